@@ -1,0 +1,103 @@
+"""What is measured: a named function of a unit's outcomes."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from abkit.errors import ConfigError
+from abkit.records import build, check_choice
+
+Kind = Literal["proportion", "mean"]
+Direction = Literal["increase", "decrease"]
+Aggregate = Literal["last", "first", "sum", "mean", "max"]
+Missing = Literal["zero", "exclude"]
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": ("proportion", "mean"),
+    "direction": ("increase", "decrease"),
+    "aggregate": ("last", "first", "sum", "mean", "max"),
+    "missing": ("zero", "exclude"),
+}
+
+
+def check_name(value: object, what: str) -> str:
+    """Return `value` if it is a lawful abkit name, or raise a ConfigError that says why not.
+
+    Names become files, SQL values and page titles, so their alphabet is closed.
+    """
+    if not isinstance(value, str) or NAME_PATTERN.match(value) is None:
+        msg = (
+            f"{what} {value!r} is not a lawful name: use 1 to 64 of a-z 0-9 _ -, "
+            "starting with a letter or digit"
+        )
+        raise ConfigError(msg)
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A named function of the outcomes that one unit has.
+
+    Args:
+        key: the name under which outcomes are recorded, `[a-z0-9][a-z0-9_-]*`.
+        kind: "proportion" for values of 0 or 1, "mean" for numbers.
+        direction: whether more is better ("increase") or worse ("decrease").
+        aggregate: how several outcomes of one unit become one number.
+        missing: a unit without outcome counts as 0 ("zero": conversions, revenue) or is left
+            out until its outcome arrives ("exclude": labels, latencies). The default is "zero"
+            for proportions and "exclude" for means.
+        unit_of_measure: for display, such as "ms"; empty if dimensionless.
+        log: analyse the natural logarithm of the value (latencies); values must be positive.
+    """
+
+    key: str
+    kind: Kind = "mean"
+    direction: Direction = "increase"
+    aggregate: Aggregate = "last"
+    missing: Missing | None = None
+    unit_of_measure: str = ""
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the names and choices."""
+        check_name(self.key, "metric key")
+        if self.missing is None:
+            default: Missing = "zero" if self.kind == "proportion" else "exclude"
+            object.__setattr__(self, "missing", default)
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            check_choice(f"metric {self.key!r}", name, value, choices)
+        if not isinstance(self.log, bool):
+            msg = f"metric {self.key!r}: log must be true or false, got {self.log!r}"
+            raise ConfigError(msg)
+        if not isinstance(self.unit_of_measure, str):
+            msg = f"metric {self.key!r}: unit_of_measure must be text, got {self.unit_of_measure!r}"
+            raise ConfigError(msg)
+        if self.log and (self.kind == "proportion" or self.missing == "zero"):
+            msg = f"metric {self.key!r}: log needs kind='mean' and missing='exclude'"
+            raise ConfigError(msg)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """A metric from plain data; an unknown or missing key is named."""
+        return build(
+            cls, data, f"metric {data.get('key')!r}" if isinstance(data, dict) else "metric"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads back."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def is_value(value: object) -> bool:
+    """Whether `value` can be an outcome: a finite real number (bool counts as 0 or 1)."""
+    if not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int too large for a double
+        return False

@@ -1,0 +1,1 @@
+"""Sequential statistics: tests that stay right while people watch."""

@@ -1,0 +1,1 @@
+"""Fixed-horizon statistics: pure functions of sufficient statistics."""

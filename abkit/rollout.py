@@ -1,0 +1,457 @@
+"""Rollouts: the state machine that takes a model from shadow or 1 % to everyone, or back.
+
+Everything here is pure: a transition takes a rollout and returns the next one, whose `version`
+is one higher. Whoever stores it compares and sets on that version.
+
+::
+
+    draft -> shadow -> canary (stage by stage) -> promoted
+                |          |  ^
+                |          v  |         hold: the allocation stays, nothing grows
+                |         hold
+                v          v
+              halted     halted         control for everyone
+    draft -> preview -> switched -> promoted        blue-green: all at once
+                           v
+                       rolled_back      and back at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from abkit.decision import Guardrail, Policy
+from abkit.errors import ConfigError, TransitionError
+from abkit.experiment import Experiment, new_salt
+from abkit.metrics import Metric, check_name
+from abkit.records import build, check_choice, check_count, hint, is_number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from abkit.decision import Decision
+
+Mode = Literal["shadow", "canary", "switch"]
+State = Literal[
+    "draft",
+    "shadow",
+    "canary",
+    "switched",
+    "hold",
+    "promoted",
+    "halted",
+    "rolled_back",
+    "superseded",
+]
+LIVE: tuple[State, ...] = ("shadow", "canary", "switched", "hold")
+_STATE_OF: Mapping[Mode, State] = {"shadow": "shadow", "canary": "canary", "switch": "switched"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One step of a rollout.
+
+    Args:
+        name: for people, such as "5 %".
+        mode: "shadow" (control answers, treatment answers in the dark), "canary" (treatment
+            answers `share` of the units), "switch" (treatment answers everyone at once).
+        share: share of units that treatment answers, in [0, 1]; 0 for shadow, 1 for switch.
+        min_units: units of treatment (pairs, in shadow) to meet before the stage is left.
+        min_seconds: shortest stay.
+        requires: metrics whose promotion rule must hold before the stage is left.
+    """
+
+    name: str
+    mode: Mode = "canary"
+    share: float = 0.0
+    min_units: int = 100
+    min_seconds: float = 0.0
+    requires: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the share fits the mode."""
+        where = f"stage {self.name!r}"
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= 64:
+            msg = f"a stage's name must be text of 1 to 64 characters, got {self.name!r}"
+            raise ConfigError(msg)
+        check_choice(where, "mode", self.mode, tuple(_STATE_OF))
+        if not is_number(self.share):
+            msg = f"{where}: share must be a number, got {self.share!r}"
+            raise ConfigError(msg)
+        lawful = {
+            "shadow": self.share == 0,
+            "canary": 0 < self.share <= 1,
+            "switch": self.share == 1,
+        }
+        if not lawful[self.mode]:
+            msg = (
+                f"{where}: share {self.share!r} does not fit mode {self.mode!r} "
+                "(0 for shadow, above 0 to 1 for canary, 1 for switch)"
+            )
+            raise ConfigError(msg)
+        check_count(where, "min_units", self.min_units)
+        if not is_number(self.min_seconds) or self.min_seconds < 0:
+            msg = f"{where}: min_seconds must be a number >= 0, got {self.min_seconds!r}"
+            raise ConfigError(msg)
+        if not isinstance(self.requires, (list, tuple)):
+            msg = f"{where}: requires must be a list of metrics, got {self.requires!r}"
+            raise ConfigError(msg)
+        for metric in self.requires:
+            check_name(metric, f"{where}: required metric")
+        object.__setattr__(self, "requires", tuple(self.requires))
+
+
+DEFAULT_STAGES = tuple(
+    Stage(name=f"{percent} %", share=percent / 100, min_units=units)
+    for percent, units in ((1, 100), (5, 400), (25, 1000), (50, 2000))
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One model on its way, at one moment.
+
+    Args:
+        key: name of this rollout, such as "ranker-v7".
+        experiment: the allocation that serving follows now.
+        treatment: the variant on its way in.
+        policy: when to halt, advance and promote.
+        stages: the steps, in order.
+        state: where it is; see the module's drawing.
+        stage_index: index of the current stage.
+        version: grows by one at each transition.
+        first_epoch: first allocation epoch that belongs to this rollout.
+        started: seconds since 1970 in UTC; None before the start.
+        stage_started: when the current stage began.
+        changed: when the last transition happened.
+        looks: decisions recorded so far.
+        allocations: intended shares by epoch: `(epoch, {variant: share})`.
+        reason: why the last transition happened, in words.
+        actor: who made it.
+    """
+
+    key: str
+    experiment: Experiment
+    treatment: str
+    policy: Policy
+    stages: tuple[Stage, ...] = DEFAULT_STAGES
+    state: State = "draft"
+    stage_index: int = 0
+    version: int = 0
+    first_epoch: int = 1
+    started: float | None = None
+    stage_started: float | None = None
+    changed: float | None = None
+    looks: int = 0
+    allocations: tuple[tuple[int, dict[str, float]], ...] = ()
+    reason: str = ""
+    actor: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that the plan can be walked."""
+        check_name(self.key, "rollout key")
+        where = f"rollout {self.key!r}"
+        check_name(self.treatment, f"{where}: treatment")
+        if self.treatment == self.experiment.control:
+            msg = f"{where}: treatment and control are both {self.treatment!r}"
+            raise ConfigError(msg)
+        if not self.stages:
+            msg = f"{where}: no stages"
+            raise ConfigError(msg)
+        check_choice(where, "state", self.state, get_args(State))
+        for name in ("stage_index", "version", "looks"):
+            check_count(where, name, getattr(self, name))
+        if self.stage_index >= len(self.stages):
+            msg = f"{where}: stage_index {self.stage_index} of {len(self.stages)} stages"
+            raise ConfigError(msg)
+        shares = [stage.share for stage in self.stages]
+        if shares != sorted(shares):
+            msg = f"{where}: shares must not fall from stage to stage, got {shares}"
+            raise ConfigError(msg)
+        watched = {item.metric for item in self.policy.guardrails}
+        watched |= {item.metric for item in self.policy.objectives}
+        for stage in self.stages:
+            for metric in stage.requires:
+                if metric not in watched:
+                    msg = (
+                        f"{where}: stage {stage.name!r} requires {metric!r}, "
+                        f"but the policy watches {', '.join(sorted(watched))}"
+                    )
+                    raise ConfigError(msg)
+
+    @classmethod
+    def plan(
+        cls,
+        key: str,
+        *,
+        experiment: str,
+        control: str,
+        treatment: str,
+        policy: Policy | None = None,
+        stages: tuple[Stage, ...] = DEFAULT_STAGES,
+        metrics: tuple[Metric, ...] = (),
+        salt: str | None = None,
+    ) -> Self:
+        """A draft in which control still answers everyone.
+
+        Args:
+            key: name of this rollout.
+            experiment: the name that serving code asks for.
+            control: the variant that answers now.
+            treatment: the variant on its way in.
+            policy: by default one canary guardrail on the metric "error".
+            stages: by default canaries of 1, 5, 25 and 50 %.
+            metrics: how outcomes are read.
+            salt: 128 random bits by default.
+        """
+        return cls(
+            key=key,
+            experiment=Experiment.create(
+                experiment,
+                {control: 1.0},
+                salt=new_salt() if salt is None else salt,
+                metrics=metrics or (Metric(key="error", kind="proportion", direction="decrease"),),
+            ),
+            treatment=treatment,
+            policy=policy or Policy(guardrails=(Guardrail(metric="error"),)),
+            stages=stages,
+        )
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """A draft from a plan file; see `docs/rollouts.md` for its keys.
+
+        Raises:
+            ConfigError: the file is not TOML, or does not describe a rollout.
+        """
+        import tomllib  # noqa: PLC0415 - brings seven modules that most serving code never needs
+
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            msg = f"cannot read the plan {path}: {error}"
+            raise ConfigError(msg) from None
+        known = dict.fromkeys(
+            ("key", "experiment", "control", "treatment", "salt", "policy", "stages", "metrics")
+        )
+        for name in data:
+            if name not in known:
+                msg = f"plan {path}: unknown key {name!r}{hint(name, known)}"
+                raise ConfigError(msg)
+        for name in ("key", "experiment", "control", "treatment"):
+            if name not in data:
+                msg = f"plan {path}: no {name!r}"
+                raise ConfigError(msg)
+        for name in ("stages", "metrics"):
+            if not isinstance(data.get(name, []), list):
+                msg = f"plan {path}: {name} must be a list of tables, got {data[name]!r}"
+                raise ConfigError(msg)
+        check_name(data["control"], f"plan {path}: control")
+        return cls.plan(
+            data["key"],
+            experiment=data["experiment"],
+            control=data["control"],
+            treatment=data["treatment"],
+            salt=data.get("salt"),
+            policy=Policy.from_dict(data["policy"]) if "policy" in data else None,
+            stages=tuple(build(Stage, item, "stage") for item in data["stages"])
+            if "stages" in data
+            else DEFAULT_STAGES,
+            metrics=tuple(Metric.from_dict(item) for item in data.get("metrics", ())),
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """A rollout from the plain data of `to_dict`.
+
+        Raises:
+            ConfigError: something is missing, unknown or unlawful.
+        """
+        if not isinstance(data, Mapping):
+            msg = f"a rollout must be a table of keys, got {type(data).__name__}"
+            raise ConfigError(msg)
+        values = dict(data)
+        try:
+            values["experiment"] = Experiment.from_dict(values["experiment"])
+            values["policy"] = Policy.from_dict(values["policy"])
+            values["stages"] = tuple(build(Stage, item, "stage") for item in values["stages"])
+            values["allocations"] = tuple(
+                (int(epoch), dict(shares)) for epoch, shares in values["allocations"]
+            )
+        except ConfigError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"rollout {values.get('key')!r}: unusable state, {error!r}"
+            raise ConfigError(msg) from None
+        return build(cls, values, "rollout")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads back."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        data["experiment"] = self.experiment.to_dict()
+        data["policy"] = self.policy.to_dict()
+        data["stages"] = [asdict(stage) for stage in self.stages]
+        data["allocations"] = [[epoch, dict(shares)] for epoch, shares in self.allocations]
+        return data
+
+    @property
+    def control(self) -> str:
+        """The variant that answered before, and answers again after a halt."""
+        return self.experiment.control
+
+    @property
+    def stage(self) -> Stage:
+        """The current stage."""
+        return self.stages[self.stage_index]
+
+    @property
+    def live(self) -> bool:
+        """Whether looks are still taken and can still change something."""
+        return self.state in LIVE
+
+    @property
+    def last_epoch(self) -> int:
+        """The newest allocation epoch that belongs to this rollout."""
+        return self.experiment.epoch
+
+
+def start(rollout: Rollout, *, now: float, epoch: int, actor: str = "abkit") -> Rollout:
+    """Begin the first stage.
+
+    Args:
+        rollout: a draft.
+        now: seconds since 1970 in UTC.
+        epoch: first free allocation epoch of the experiment.
+        actor: who starts it.
+
+    Raises:
+        TransitionError: it has been started before.
+    """
+    if rollout.state != "draft":
+        msg = f"rollout {rollout.key!r} is {rollout.state}; only a draft can be started"
+        raise TransitionError(msg)
+    fresh = replace(rollout, first_epoch=epoch, started=now)
+    return _enter(fresh, 0, now=now, epoch=epoch, reason="started", actor=actor)
+
+
+def advance(rollout: Rollout, decision: Decision, *, now: float, actor: str = "abkit") -> Rollout:
+    """The rollout after a decision; `continue` changes nothing.
+
+    A rollout on hold obeys a halt and nothing else until a person resumes it.
+
+    Args:
+        rollout: a live rollout.
+        decision: what the judge said.
+        now: seconds since 1970 in UTC.
+        actor: who acts on it.
+
+    Raises:
+        TransitionError: the rollout is not live.
+    """
+    _check_live(rollout, decision.action)
+    reason = "; ".join(decision.reasons)
+    if decision.action == "halt":
+        return halt(rollout, now=now, reason=reason, actor=actor)
+    if rollout.state == "hold" or decision.action == "continue":
+        return rollout
+    if decision.action == "hold":
+        return hold(rollout, now=now, reason=reason, actor=actor)
+    if decision.action == "promote":
+        return _promote(rollout, now=now, reason=reason, actor=actor)
+    if rollout.stage_index + 1 >= len(rollout.stages):
+        msg = f"rollout {rollout.key!r} is in its last stage; it can be promoted, not advanced"
+        raise TransitionError(msg)
+    return _enter(rollout, rollout.stage_index + 1, now=now, reason=reason, actor=actor)
+
+
+def hold(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
+    """Keep the allocation as it is until somebody resumes; guardrails stay watched."""
+    _check_live(rollout, "hold")
+    if rollout.state == "hold":
+        return rollout
+    return _moved(rollout, "hold", now=now, reason=reason, actor=actor)
+
+
+def resume(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
+    """Go on with the stage that was put on hold.
+
+    Raises:
+        TransitionError: the rollout is not on hold.
+    """
+    if rollout.state != "hold":
+        msg = f"rollout {rollout.key!r} is {rollout.state}; only one on hold can be resumed"
+        raise TransitionError(msg)
+    return _moved(rollout, _STATE_OF[rollout.stage.mode], now=now, reason=reason, actor=actor)
+
+
+def halt(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
+    """Control for everyone, at once; a switched blue-green rollout is rolled back.
+
+    Raises:
+        TransitionError: there is nothing to take back: a draft, or over already.
+    """
+    if not rollout.live and rollout.state != "promoted":
+        msg = f"rollout {rollout.key!r} is {rollout.state}; there is nothing to halt"
+        raise TransitionError(msg)
+    switched = rollout.state == "promoted" or rollout.stage.mode == "switch"
+    moved = _moved(
+        rollout, "rolled_back" if switched else "halted", now=now, reason=reason, actor=actor
+    )
+    return replace(moved, experiment=moved.experiment.kill())
+
+
+def superseded(rollout: Rollout, *, now: float, by: str) -> Rollout:
+    """A promoted rollout whose experiment a newer rollout has taken over."""
+    if rollout.live or rollout.state == "draft":
+        msg = f"rollout {rollout.key!r} is {rollout.state}; halt it before {by!r} takes over"
+        raise TransitionError(msg)
+    return _moved(rollout, "superseded", now=now, reason=f"superseded by {by}", actor="abkit")
+
+
+def _promote(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
+    if rollout.stage_index + 1 < len(rollout.stages):
+        msg = f"rollout {rollout.key!r} is in stage {rollout.stage.name!r}; only the last promotes"
+        raise TransitionError(msg)
+    shares = {rollout.control: 0.0, rollout.treatment: 1.0}
+    experiment = replace(rollout.experiment.reweight(shares), shadow="")
+    moved = _moved(rollout, "promoted", now=now, reason=reason, actor=actor)
+    return replace(
+        moved,
+        experiment=experiment,
+        allocations=(*rollout.allocations, (experiment.epoch, experiment.weights)),
+    )
+
+
+def _enter(
+    rollout: Rollout, index: int, *, now: float, reason: str, actor: str, epoch: int | None = None
+) -> Rollout:
+    stage = rollout.stages[index]
+    shares = {rollout.control: 1 - stage.share, rollout.treatment: stage.share}
+    experiment = rollout.experiment.reweight(shares)
+    experiment = replace(
+        experiment,
+        shadow=rollout.treatment if stage.mode == "shadow" else "",
+        epoch=experiment.epoch if epoch is None else epoch,
+    )
+    moved = _moved(rollout, _STATE_OF[stage.mode], now=now, reason=reason, actor=actor)
+    return replace(
+        moved,
+        experiment=experiment,
+        stage_index=index,
+        stage_started=now,
+        allocations=(*rollout.allocations, (experiment.epoch, experiment.weights)),
+    )
+
+
+def _moved(rollout: Rollout, state: State, *, now: float, reason: str, actor: str) -> Rollout:
+    return replace(
+        rollout, state=state, version=rollout.version + 1, changed=now, reason=reason, actor=actor
+    )
+
+
+def _check_live(rollout: Rollout, action: str) -> None:
+    if not rollout.live:
+        msg = f"rollout {rollout.key!r} is {rollout.state}; it cannot {action}"
+        raise TransitionError(msg)

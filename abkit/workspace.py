@@ -1,0 +1,351 @@
+"""The workspace: one folder that serving, controller, dashboard and people share.
+
+::
+
+    workspace/
+      snapshot.json              what serving workers read
+      experiments/<key>.json     experiments without a rollout
+      rollouts/<key>.json        one state file per rollout, compared and set on its version
+      log/<writer>/<number>.seg  exposures, outcomes and decisions: the truth
+      store/                     DuckDB: an index of the log, rebuilt from it at any time
+
+A halt or a rollback writes a state file and the snapshot. It needs neither DuckDB nor a running
+controller. This module imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abkit import rollout as machine
+from abkit.errors import (
+    ConfigError,
+    StoreBusyError,
+    StoreError,
+    TransitionError,
+    UnknownExperimentError,
+)
+from abkit.experiment import Experiment
+from abkit.metrics import check_name
+from abkit.rollout import Rollout
+from abkit.snapshot import Snapshot, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOLDER_MODE = 0o700
+
+
+class Workspace:
+    """A workspace folder; it is made when something is first written to it.
+
+    Args:
+        path: the folder.
+        clock: seconds since 1970 in UTC.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Remember the paths; nothing is read or made."""
+        self.path = Path(path)
+        self.snapshot_path = self.path / "snapshot.json"
+        self.log_path = self.path / "log"
+        self.store_path = self.path / "store"
+        self._rollouts = self.path / "rollouts"
+        self._experiments = self.path / "experiments"
+        self._clock = clock
+
+    def create(self) -> None:
+        """Make the folder and what belongs in it, readable by the owner alone.
+
+        Raises:
+            StoreError: the system refuses, such as where a file is in the way.
+        """
+        for folder in (
+            self.path,
+            self.log_path,
+            self.store_path,
+            self._rollouts,
+            self._experiments,
+        ):
+            try:
+                folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            except OSError as error:
+                msg = f"cannot make the folder {folder}: {error.strerror}"
+                raise StoreError(msg) from None
+
+    def rollouts(self) -> list[Rollout]:
+        """All rollouts, the newest first."""
+        found = [self._read_rollout(path) for path in sorted(self._rollouts.glob("*.json"))]
+        return sorted(found, key=lambda item: (item.started or 0.0, item.key), reverse=True)
+
+    def rollout(self, key: str) -> Rollout:
+        """One rollout.
+
+        Raises:
+            UnknownExperimentError: there is none of this name; the message lists the others.
+        """
+        path = self._rollouts / f"{check_name(key, 'rollout key')}.json"
+        if not path.is_file():
+            names = ", ".join(sorted(item.stem for item in self._rollouts.glob("*.json")))
+            msg = f"no rollout {key!r} in {self.path}; there is {names or 'none yet'}"
+            raise UnknownExperimentError(msg)
+        return self._read_rollout(path)
+
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot as published, or None before the first.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        try:
+            content = self.snapshot_path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return Snapshot.from_bytes(content)
+
+    def start(self, rollout: Rollout, *, actor: str = "abkit") -> Rollout:
+        """Start a draft and publish its first allocation.
+
+        Raises:
+            TransitionError: the key is taken, or the experiment has a live rollout.
+        """
+        self.create()
+        with self._lock():
+            if (self._rollouts / f"{rollout.key}.json").exists():
+                msg = f"there is a rollout {rollout.key!r} already; pick another key"
+                raise TransitionError(msg)
+            now, key = self._clock(), rollout.experiment.key
+            rivals = [item for item in self.rollouts() if item.experiment.key == key]
+            for rival in rivals:
+                if rival.live:
+                    msg = (
+                        f"experiment {key!r} has the live rollout {rival.key!r} "
+                        f"({rival.state}); halt or promote it first"
+                    )
+                    raise TransitionError(msg)
+            epochs = [item.last_epoch for item in rivals]
+            plain = self._experiments / f"{key}.json"
+            if plain.exists():
+                epochs.append(self._read_experiment(plain).epoch)
+            started = machine.start(rollout, now=now, epoch=max(epochs, default=0) + 1, actor=actor)
+            for rival in rivals:
+                if rival.state == "promoted":
+                    self._write(machine.superseded(rival, now=now, by=rollout.key))
+            self._write(started)
+            self._publish()
+        return started
+
+    def put(self, rollout: Rollout, *, expected_version: int) -> None:
+        """Store the next state of a rollout and publish its allocation.
+
+        Args:
+            rollout: the state to store.
+            expected_version: version of the stored state that it was made from.
+
+        Raises:
+            TransitionError: somebody else has moved the rollout meanwhile.
+        """
+        with self._lock():
+            stored = self.rollout(rollout.key)
+            if stored.version != expected_version:
+                msg = (
+                    f"rollout {rollout.key!r} has moved: version {stored.version} "
+                    f"({stored.state}, {stored.reason!r}), expected {expected_version}"
+                )
+                raise TransitionError(msg)
+            self._write(rollout)
+            if rollout.version != stored.version or not self._is_published(rollout):
+                self._publish()
+
+    def halt(self, key: str, *, reason: str, actor: str) -> Rollout:
+        """Control for everyone: one write, with no store and no controller.
+
+        Raises:
+            UnknownExperimentError: there is no such rollout.
+            TransitionError: there is nothing to take back.
+        """
+        return self._act(
+            key, lambda item, now: machine.halt(item, now=now, reason=reason, actor=actor)
+        )
+
+    def hold(self, key: str, *, reason: str, actor: str) -> Rollout:
+        """Keep the allocation as it is until somebody resumes.
+
+        Raises:
+            UnknownExperimentError: there is no such rollout.
+            TransitionError: it is not live.
+        """
+        return self._act(
+            key, lambda item, now: machine.hold(item, now=now, reason=reason, actor=actor)
+        )
+
+    def resume(self, key: str, *, reason: str, actor: str) -> Rollout:
+        """Go on after a hold.
+
+        Raises:
+            UnknownExperimentError: there is no such rollout.
+            TransitionError: it is not on hold.
+        """
+        return self._act(
+            key, lambda item, now: machine.resume(item, now=now, reason=reason, actor=actor)
+        )
+
+    def publish(self, *experiments: Experiment) -> Snapshot:
+        """Store experiments that have no rollout, and publish the snapshot.
+
+        Raises:
+            ConfigError: a rollout owns one of the keys.
+        """
+        self.create()
+        with self._lock():
+            owned = {item.experiment.key: item.key for item in self.rollouts()}
+            for experiment in experiments:
+                if experiment.key in owned:
+                    msg = (
+                        f"rollout {owned[experiment.key]!r} owns the experiment {experiment.key!r}"
+                    )
+                    raise ConfigError(msg)
+                path = self._experiments / f"{experiment.key}.json"
+                write_atomically(path, _json(experiment.to_dict()))
+            return self._publish()
+
+    def mend(self) -> bool:
+        """Publish what a crash between a state file and the snapshot has left unpublished.
+
+        Returns:
+            True if there was something to mend.
+        """
+        with self._lock():
+            if all(self._is_published(item) for item in self.rollouts()):
+                return False
+            self._publish()
+        return True
+
+    def _act(self, key: str, move: Callable[[Rollout, float], Rollout]) -> Rollout:
+        with self._lock():
+            stored = self.rollout(key)
+            try:
+                moved = move(stored, self._clock())
+            except TransitionError:
+                # Asked again after a crash: done already, but serving may not know it yet.
+                if not self._is_published(stored):
+                    self._publish()
+                raise
+            self._write(moved)
+            self._publish()
+        return moved
+
+    def _is_published(self, rollout: Rollout) -> bool:
+        """Whether the snapshot holds this rollout's allocation, or a newer one."""
+        if rollout.state == "draft":
+            return True
+        try:
+            snapshot = self.snapshot()
+        except StoreError:
+            return False
+        key, epoch = rollout.experiment.key, rollout.last_epoch
+        current = None if snapshot is None else snapshot.experiments.get(key)
+        return current is not None and (current.epoch > epoch or current == rollout.experiment)
+
+    def _publish(self) -> Snapshot:
+        """Compile and write the snapshot; the caller holds the lock."""
+        try:
+            before = self.snapshot()
+        except StoreError:
+            before = None  # a damaged snapshot is what this publication mends
+        found: list[Experiment] = []
+        is_damaged = False
+        for path in sorted(self._experiments.glob("*.json")):
+            try:
+                found.append(self._read_experiment(path))
+            except (StoreError, ConfigError):
+                is_damaged = True
+        for path in sorted(self._rollouts.glob("*.json")):
+            try:
+                item = self._read_rollout(path)
+            except (StoreError, ConfigError):
+                is_damaged = True
+            else:
+                found += [item.experiment] * (item.state != "draft")
+        if is_damaged and before is not None:
+            # One damaged file must not stop the halt of another rollout: what it held stays.
+            found += before.experiments.values()
+        table: dict[str, Experiment] = {}
+        for experiment in found:
+            current = table.get(experiment.key)
+            if current is None or current.epoch < experiment.epoch:
+                table[experiment.key] = experiment
+        version = 1 if before is None else before.version + 1
+        snapshot = Snapshot.of(table.values(), version=version, published=self._clock())
+        write_atomically(self.snapshot_path, snapshot.to_bytes())
+        return snapshot
+
+    def _write(self, rollout: Rollout) -> None:
+        write_atomically(self._rollouts / f"{rollout.key}.json", _json(rollout.to_dict()))
+
+    def _read_rollout(self, path: Path) -> Rollout:
+        return Rollout.from_dict(_read_json(path))
+
+    def _read_experiment(self, path: Path) -> Experiment:
+        return Experiment.from_dict(_read_json(path))
+
+    @contextlib.contextmanager
+    def _lock(self, timeout_seconds: float = 5.0) -> Iterator[None]:
+        with locked(self.path / "state.lock", timeout_seconds=timeout_seconds):
+            yield
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout_seconds: float) -> Iterator[None]:
+    """Hold an advisory file lock; the system frees it when the process dies.
+
+    Raises:
+        StoreError: the folder is absent.
+        StoreBusyError: another process still holds it after the timeout.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        handle = os.open(path, flags, 0o600)
+    except OSError as error:
+        msg = f"cannot open {path}: {error.strerror}; is {path.parent} a workspace?"
+        raise StoreError(msg) from None
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    msg = f"another process holds {path}"
+                    raise StoreBusyError(msg) from None
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
+    # A reason typed in a foreign encoding holds lone surrogates; it must not stop a halt.
+    return text.encode("utf-8", "replace")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} is not readable: {error}"
+        raise StoreError(msg) from None
+    if not isinstance(data, dict):
+        msg = f"{path} does not hold a table"
+        raise StoreError(msg)
+    return data

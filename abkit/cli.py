@@ -1,0 +1,311 @@
+"""The `abkit` command. Each sub-command imports what it needs when it runs.
+
+Exit codes: 0 done, 2 bad input or usage (one line on standard error), 3 an unexpected state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abkit.errors import AbkitError, ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    from abkit.metrics import Kind
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
+
+DASHBOARD_PORT = 8501
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: words after `abkit`; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except AbkitError as error:
+        print(f"abkit: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output went away, as in `abkit ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="abkit", description="Ship models safely, from 1 % of traffic to winner."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for add in (_add_demo, _add_analyze, _add_controller, _add_rollout, _add_dashboard):
+        add(commands)
+    return parser
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="ship real models on real census data, and watch a bad one being halted",
+        description="Train a teacher and its students on census data, answer real requests with "
+        "them from two processes, and let abkit halt, promote and roll back.",
+    )
+    parser.add_argument("--fast", action="store_true", help="fewer requests, under 30 seconds")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--workspace", type=Path, help="keep the workspace here")
+    parser.add_argument("--workers", type=int, default=2, help="serving processes (default 2)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of traffic and training")
+    parser.add_argument(
+        "--dashboard", action="store_true", help="open the dashboard on the result at the end"
+    )
+    parser.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    _require("sklearn", "demo", "the demo trains models with scikit-learn")
+    from abkit.demo.run import main as demo
+
+    workspace = demo(
+        workspace=options.workspace,
+        fast=options.fast,
+        as_json=options.json,
+        workers=options.workers,
+        seed=options.seed,
+    )
+    return _serve_dashboard(workspace, DASHBOARD_PORT) if options.dashboard else 0
+
+
+def _add_analyze(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "analyze",
+        help="compare the variants of a table that has one row per unit",
+        description="Compare every variant of a CSV, Parquet or JSON file with its control.",
+    )
+    parser.add_argument("file", metavar="FILE", help="CSV, Parquet or JSON, one row per unit")
+    parser.add_argument("--unit", required=True, metavar="COL", help="column of the unit")
+    parser.add_argument("--variant", required=True, metavar="COL", help="column of the variant")
+    parser.add_argument("--control", required=True, metavar="NAME", help="which variant is control")
+    parser.add_argument(
+        "--metric",
+        required=True,
+        action="append",
+        metavar="NAME[:proportion|mean]",
+        help="column to compare; repeat for more; the kind is inferred where not given",
+    )
+    parser.add_argument("--weights", metavar="A=1,B=1", help="intended split; even by default")
+    parser.add_argument("--alpha", type=float, default=0.05, help="error probability (0.05)")
+    parser.add_argument(
+        "--alternative", default="two-sided", choices=["two-sided", "greater", "less"]
+    )
+    parser.add_argument(
+        "--missing",
+        default="error",
+        choices=["error", "exclude", "zero"],
+        help="rows without a value: stop, leave out, or count as 0 (default: stop)",
+    )
+    parser.add_argument("--format", default="table", choices=["table", "json"])
+    parser.set_defaults(run=_analyze)
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    _require("duckdb", "analysis", "analysis reads tables with DuckDB")
+    from abkit.analysis import analyze
+
+    report = analyze(
+        options.file,
+        unit=options.unit,
+        variant=options.variant,
+        control=options.control,
+        metrics=dict(_metric_option(text) for text in options.metric),
+        weights=None if options.weights is None else _weights_option(options.weights),
+        alpha=options.alpha,
+        alternative=options.alternative,
+        missing=options.missing,
+    )
+    if options.format == "json":
+        print(report.to_json())
+        return 0
+    from abkit.terminal import print_report
+
+    print_report(report)
+    return 0
+
+
+def _metric_option(text: str) -> tuple[str, Kind | None]:
+    name, colon, word = text.rpartition(":")
+    if not colon:
+        return text, None
+    kinds: dict[str, Kind] = {"proportion": "proportion", "mean": "mean"}
+    if word not in kinds:
+        raise ConfigError(
+            f"--metric {text!r}: the kind after ':' must be proportion or mean, got {word!r}"
+        )
+    return name, kinds[word]
+
+
+def _weights_option(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = part.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if not equals or not name or number is None:
+            msg = f"--weights {text!r}: {part!r} is not NAME=NUMBER"
+            raise ConfigError(msg)
+        if name in weights:
+            msg = f"--weights {text!r}: {name!r} stands twice"
+            raise ConfigError(msg)
+        weights[name] = number
+    return weights
+
+
+def _add_controller(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "controller",
+        help="run the loop: load events, look, decide, advance, publish",
+        description="Run the controller of a workspace until interrupted.",
+    )
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS")
+    parser.add_argument("--once", action="store_true", help="take one step and stop")
+    parser.set_defaults(run=_controller)
+
+
+def _controller(options: argparse.Namespace) -> int:
+    _require("duckdb", "analysis", "the controller keeps events in DuckDB")
+    from abkit.controller import Controller
+
+    with Controller(options.workspace) as controller:
+        if options.once:
+            for line in controller.tick().lines():
+                print(line)
+            return 0
+        controller.run(
+            interval_seconds=options.interval,
+            on_tick=lambda tick: [print(line, flush=True) for line in tick.lines()],
+        )
+    return 0
+
+
+def _add_rollout(commands: Commands) -> None:
+    parser = commands.add_parser("rollout", help="start, look at and stop rollouts")
+    actions = parser.add_subparsers(required=True, metavar="ACTION", title="actions")
+    start = actions.add_parser("start", help="start a rollout from a TOML plan")
+    start.add_argument("workspace", type=Path)
+    start.add_argument("plan", type=Path)
+    start.set_defaults(run=_rollout_start)
+    status = actions.add_parser("status", help="list rollouts, or show one as JSON")
+    status.add_argument("workspace", type=Path)
+    status.add_argument("key", nargs="?")
+    status.set_defaults(run=_rollout_status)
+    words = {
+        "hold": "keep the allocation as it is",
+        "resume": "go on after a hold",
+        "halt": "control for everyone at once",
+        "rollback": "take a promoted or switched model back at once",
+    }
+    for name, text in words.items():
+        action = actions.add_parser(name, help=text)
+        action.add_argument("workspace", type=Path)
+        action.add_argument("key")
+        action.add_argument("--reason", required=True)
+        action.add_argument("--actor", default=os.environ.get("USER") or "operator")
+        action.set_defaults(run=_rollout_act, action=name)
+
+
+def _rollout_start(options: argparse.Namespace) -> int:
+    from abkit.rollout import Rollout
+    from abkit.workspace import Workspace
+
+    started = Workspace(options.workspace).start(Rollout.from_toml(options.plan), actor="operator")
+    print(f"{started.key}: {started.state}, stage {started.stage.name!r}")
+    return 0
+
+
+def _rollout_status(options: argparse.Namespace) -> int:
+    from abkit.workspace import Workspace
+
+    workspace = Workspace(options.workspace)
+    if options.key:
+        print(json.dumps(workspace.rollout(options.key).to_dict(), indent=2))
+        return 0
+    for item in workspace.rollouts():
+        print(f"{item.key}\t{item.state}\t{item.stage.name}\t{item.reason}")
+    return 0
+
+
+def _rollout_act(options: argparse.Namespace) -> int:
+    from abkit.workspace import Workspace
+
+    name = "halt" if options.action == "rollback" else options.action
+    act = getattr(Workspace(options.workspace), name)
+    moved = act(options.key, reason=options.reason, actor=options.actor)
+    print(f"{moved.key}: {moved.state}")
+    return 0
+
+
+def _add_dashboard(commands: Commands) -> None:
+    parser = commands.add_parser("dashboard", help="see a workspace in the browser")
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--port", type=int, default=DASHBOARD_PORT)
+    parser.set_defaults(run=lambda options: _serve_dashboard(options.workspace, options.port))
+
+
+def _serve_dashboard(workspace: Path, port: int) -> int:
+    _require("streamlit", "dashboard", "the dashboard runs on Streamlit")
+    if not workspace.is_dir():
+        msg = f"no workspace {str(workspace)!r}; `abkit demo` makes one"
+        raise ConfigError(msg)
+    environment = os.environ | {"ABKIT_WORKSPACE": str(workspace.resolve())}
+    # A byte-code cache that is switched off costs seconds in every process.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, "-m", "streamlit", "run", str(_dashboard_script())]
+    command += ["--server.port", str(port), "--server.headless", "true"]
+    return subprocess.run(
+        command, env=environment, check=False, cwd=_dashboard_script().parent
+    ).returncode
+
+
+def _dashboard_script() -> Path:
+    """The dashboard inside the wheel, or that of a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "_dashboard", here.parent / "dashboard"):
+        if (folder / "app.py").is_file():
+            return folder / "app.py"
+    msg = f"this installation has no dashboard beside {here}"
+    raise ConfigError(msg)
+
+
+def _require(module: str, extra: str, why: str) -> None:
+    if find_spec(module) is None:
+        msg = f"{why}: pip install 'abkit-rollouts[{extra}]'"
+        raise MissingExtraError(msg)
+
+
+def _version() -> str:
+    from abkit import __version__
+
+    return f"abkit {__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

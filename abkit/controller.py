@@ -1,0 +1,261 @@
+"""The controller: one tick loads events, looks, decides, advances and publishes.
+
+It is the only ingester of its workspace. It keeps no state that it could not rebuild: a
+restarted controller replays the recorded observations and goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from abkit import __version__
+from abkit.decision import sha256_of
+from abkit.errors import TransitionError
+from abkit.events import Decided
+from abkit.judge import JudgeState, judge, needed_metrics
+from abkit.log import SegmentWriter
+from abkit.observation import Observation
+from abkit.rollout import Rollout, advance
+from abkit.store.ingest import Ingested, Ingester
+from abkit.workspace import Workspace
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from abkit.decision import Decision
+
+DECISION_SCHEMA = "abkit.decision/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A decision that was taken in a tick.
+
+    Args:
+        rollout: the rollout after the decision.
+        decision: what was decided, and why.
+        changed: whether the rollout moved.
+    """
+
+    rollout: Rollout
+    decision: Decision
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one tick did.
+
+    Args:
+        ingested: events loaded.
+        taken: decisions, one per live rollout that had news.
+    """
+
+    ingested: Ingested
+    taken: tuple[Taken, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What a person wants to read of it: what was loaded, and what moved."""
+        lines = [
+            f"{item.rollout.key}: {item.decision.action}, now {item.rollout.state} "
+            f"({item.rollout.stage.name}); {item.decision.reasons[0]}"
+            for item in self.taken
+            if item.changed
+        ]
+        if self.ingested.events:
+            lines.insert(0, f"loaded {self.ingested.events:,} events")
+        return lines
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the controller knows of one live rollout between ticks."""
+
+    state: JudgeState = field(default_factory=JudgeState)
+    looks: int = 0
+    units: int = 0
+    seen: tuple[int, int] = (-1, -1)
+
+
+class Controller:
+    """Runs the rollouts of a workspace.
+
+    Args:
+        workspace: the workspace folder.
+        clock: seconds since 1970 in UTC.
+
+    Raises:
+        StoreBusyError: another controller runs on this workspace.
+    """
+
+    def __init__(
+        self,
+        workspace: str | os.PathLike[str] | Workspace,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the ingester's lock and open the store."""
+        self.workspace = (
+            workspace if isinstance(workspace, Workspace) else Workspace(workspace, clock=clock)
+        )
+        self.workspace.create()
+        self._clock = clock
+        self._ingester = Ingester(self.workspace, clock=clock)
+        self._log = SegmentWriter(self.workspace.log_path, durability="os", clock=clock)
+        self._memory: dict[str, _Memory] = {}
+
+    def __enter__(self) -> Self:
+        """The controller itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the store and free the lock."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the store and free the lock."""
+        self._log.close()
+        self._ingester.close()
+
+    def tick(self) -> Tick:
+        """Load what is new, take one look at every live rollout, act on it, publish."""
+        ingested = self._ingester.ingest()
+        taken = tuple(
+            item
+            for rollout in self.workspace.rollouts()
+            if rollout.live and (item := self._look(rollout)) is not None
+        )
+        if taken:
+            ingested += self._ingester.ingest()  # the decisions themselves
+        self._ingester.publish()
+        return Tick(ingested, taken)
+
+    def exposures(self, rollout: str) -> int:
+        """Units that the newest look at a rollout had seen; 0 before the first."""
+        memory = self._memory.get(rollout)
+        return 0 if memory is None else memory.units
+
+    def run(
+        self,
+        *,
+        interval_seconds: float = 1.0,
+        stop: Callable[[], bool] = lambda: False,
+        on_tick: Callable[[Tick], object] = lambda _: None,
+    ) -> None:
+        """Tick until told to stop.
+
+        Args:
+            interval_seconds: pause between ticks.
+            stop: asked after each tick.
+            on_tick: told of each tick.
+        """
+        while True:
+            on_tick(self.tick())
+            if stop():
+                return
+            time.sleep(interval_seconds)
+
+    def _look(self, rollout: Rollout) -> Taken | None:
+        memory = self._memory.get(rollout.key) or self._recall(rollout)
+        now = self._clock()
+        observation = self._ingester.observe(
+            experiment=rollout.experiment.key,
+            epochs=(rollout.first_epoch, rollout.last_epoch),
+            metrics=needed_metrics(rollout),
+            control=rollout.control,
+            treatment=rollout.treatment,
+            now=now,
+        )
+        decision, state = judge(rollout, memory.state, observation)
+        news = (self._ingester.loaded, rollout.version)
+        overdue = decision.action == "hold" and rollout.state != "hold"
+        if news == memory.seen and not overdue and decision.action in ("continue", "hold"):
+            return None  # nothing new was seen: this would be the same look again
+        moved = replace(advance(rollout, decision, now=now), looks=memory.looks + 1)
+        record = decision_record(
+            rollout,
+            moved,
+            decision,
+            observation,
+            look=moved.looks,
+            watermark=self._ingester.watermark(),
+        )
+        event = Decided(now, rollout.key, moved.looks, json.dumps(record, allow_nan=False))
+        written = self._log.append(event.to_record(), rollout.experiment.key, rollout.treatment)
+        if not written and decision.action != "halt":
+            return None  # only what protects people is done without being written down
+        self._memory[rollout.key] = _Memory(state, moved.looks, observation.total_units, news)
+        try:
+            self.workspace.put(moved, expected_version=rollout.version)
+        except TransitionError:
+            return None  # an operator moved it meanwhile; the next tick looks again
+        return Taken(moved, decision, changed=moved.version != rollout.version)
+
+    def _recall(self, rollout: Rollout) -> _Memory:
+        """Replay the observations recorded before this controller started."""
+        memory = _Memory()
+        for record in self._ingester.decisions(rollout.key):
+            observation = Observation.from_dict(record["observation"])
+            past = Rollout.from_dict(record["rollout_state"])
+            _, memory.state = judge(past, memory.state, observation)
+            memory.looks = int(record["look"])
+        return memory
+
+
+def decision_record(
+    before: Rollout,
+    after: Rollout,
+    decision: Decision,
+    observation: Observation,
+    *,
+    look: int,
+    watermark: Mapping[str, int],
+) -> dict[str, Any]:
+    """All that is needed to take the decision again, and its id.
+
+    The id is the sha256 of the policy's hash, the code's version, the watermark and the counts.
+
+    Args:
+        before: the rollout that was judged.
+        after: the rollout that came of it.
+        decision: what was decided.
+        observation: what was seen.
+        look: number of the look, from 1.
+        watermark: newest sequence number loaded, by writer.
+    """
+    seen = observation.to_dict()
+    identity = {
+        "policy_hash": before.policy.checksum,
+        "code_version": __version__,
+        "watermark": dict(watermark),
+        "observation": seen,
+    }
+    return {
+        "schema": DECISION_SCHEMA,
+        "decision_id": f"sha256:{sha256_of(identity)}",
+        "rollout": before.key,
+        "experiment": before.experiment.key,
+        "control": before.control,
+        "treatment": before.treatment,
+        "look": look,
+        "time": observation.time,
+        "stage": before.stage.name,
+        "share": before.stage.share,
+        "state": after.state,
+        **decision.to_dict(),
+        "halt_threshold": before.policy.halt_threshold,
+        "promote_threshold": before.policy.promote_threshold,
+        **identity,
+        "actor": "abkit",
+        "rollout_state": before.to_dict(),
+    }

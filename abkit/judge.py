@@ -1,0 +1,384 @@
+"""The judge: observations -> evidence -> decision, as a fold that can be replayed to the bit.
+
+The judge sees cumulative counts and moments, never events. Between two looks it takes the
+increments as blocks, so a look costs what is new. Because every step is a pure function of the
+observations, `replay` recomputes all decisions of a rollout from its records.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from abkit.decision import Alarm, Decision, Evidence, Guardrail, Objective, Place, decide
+from abkit.errors import ConfigError
+from abkit.moments import Block, Moments
+from abkit.observation import Observation, Paired
+from abkit.rollout import Rollout
+from abkit.sequential.canary import CanaryDesign, CanaryState, relative_risk
+from abkit.sequential.mixture import paired_difference, stratified_difference
+from abkit.stats.srm import SRM_BLOCK, capped_exp, lindon_malek_log_e, srm_concentration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from abkit.estimate import Alternative, Estimate
+    from abkit.metrics import Metric
+
+HOUR_SECONDS = 3600.0
+SRM_SHARE_SHIFT = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailState:
+    """The two running tests of one counted guardrail.
+
+    Args:
+        harm: test against "treatment is not worse".
+        safe: test against "treatment is worse by the margin".
+        counted: units and bad events that the tests have seen, by epoch and variant.
+    """
+
+    harm: CanaryState
+    safe: CanaryState
+    counted: Mapping[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeState:
+    """All that the judge remembers between looks, by guardrail."""
+
+    guardrails: Mapping[str, GuardrailState] = field(default_factory=dict)
+
+
+def judge(
+    rollout: Rollout, state: JudgeState, observation: Observation
+) -> tuple[Decision, JudgeState]:
+    """Take one look.
+
+    Args:
+        rollout: where the rollout is; its policy says what is watched.
+        state: what the looks before have left; `JudgeState()` at the first.
+        observation: cumulative counts and moments now.
+
+    Returns:
+        The decision, and the state for the next look.
+    """
+    states: dict[str, GuardrailState] = {}
+    evidence: list[Evidence] = []
+    for guardrail in rollout.policy.guardrails:
+        if guardrail.test == "difference":
+            evidence.append(_difference_guardrail(rollout, guardrail, observation))
+            continue
+        before = state.guardrails.get(guardrail.metric) or _fresh(guardrail)
+        after = _updated(rollout, guardrail, before, observation)
+        states[guardrail.metric] = after
+        evidence.append(_counted_guardrail(rollout, guardrail, after, observation))
+    evidence += [_objective(rollout, item, observation) for item in rollout.policy.objectives]
+    place = _place(rollout, observation)
+    decision = decide(rollout.policy, tuple(evidence), place, _alarms(rollout, observation))
+    return decision, JudgeState(states)
+
+
+def needed_metrics(rollout: Rollout) -> tuple[Metric, ...]:
+    """The metrics that this rollout's policy reads.
+
+    Raises:
+        ConfigError: a counted guardrail watches a metric that is no proportion of bad events.
+    """
+    keys = dict.fromkeys(
+        [item.metric for item in rollout.policy.guardrails]
+        + [item.metric for item in rollout.policy.objectives]
+    )
+    for guardrail in rollout.policy.guardrails:
+        metric = rollout.experiment.metric(guardrail.metric)
+        counted = guardrail.test != "difference"
+        if counted and (metric.kind != "proportion" or metric.direction != "decrease"):
+            msg = (
+                f"guardrail {guardrail.metric!r}: test {guardrail.test!r} counts bad events; "
+                "declare the metric with kind = 'proportion' and direction = 'decrease', or use "
+                "test = 'difference'"
+            )
+            raise ConfigError(msg)
+    return tuple(rollout.experiment.metric(key) for key in keys)
+
+
+def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Take all decisions of one rollout again, from the counts in their records.
+
+    Args:
+        records: decision records of one rollout, in the order of their looks.
+
+    Returns:
+        One line per decision that comes out differently; empty if all agree to the bit.
+    """
+    state = JudgeState()
+    differences: list[str] = []
+    for record in records:
+        rollout = Rollout.from_dict(record["rollout_state"])
+        decision, state = judge(rollout, state, Observation.from_dict(record["observation"]))
+        again = decision.to_dict()
+        differences += [
+            f"look {record['look']}: {name} was {record[name]!r}, is {value!r}"
+            for name, value in again.items()
+            if record[name] != value
+        ]
+    return differences
+
+
+def _fresh(guardrail: Guardrail) -> GuardrailState:
+    if guardrail.test == "limit":
+        limit = guardrail.limit
+        harm = CanaryDesign(limit_rate=limit)
+        safe = CanaryDesign(limit_rate=limit, harm=False, restarts=0)
+    else:
+        harm = CanaryDesign()
+        safe = CanaryDesign(null_relative_risk=1 + guardrail.margin, harm=False, restarts=0)
+    return GuardrailState(CanaryState.start(harm), CanaryState.start(safe))
+
+
+def _updated(
+    rollout: Rollout, guardrail: Guardrail, state: GuardrailState, observation: Observation
+) -> GuardrailState:
+    """Feed what is new since the last look to both tests, epoch by epoch.
+
+    Where units without an outcome count as zeros, all units exposed so far are at risk of the
+    new events; elsewhere the units whose outcome is new are.
+    """
+    at_risk_stays = (
+        guardrail.test == "canary" and rollout.experiment.metric(guardrail.metric).missing == "zero"
+    )
+    hour = _hour(rollout, observation)
+    harm, safe, counted = state.harm, state.safe, dict(state.counted)
+    for epoch, cell in sorted(observation.values.get(guardrail.metric, {}).items()):
+        arms: list[tuple[int, int]] = []
+        for variant in (rollout.control, rollout.treatment):
+            moments = cell.get(variant, Moments())
+            units, events = counted.get((epoch, variant), (0, 0))
+            # A corrected value may take a count back; what was seen stays seen.
+            fresh = max(0, moments.n - units)
+            n = moments.n if at_risk_stays else fresh
+            # One event per unit at most; an event beyond that waits for the next look.
+            hits = min(n, max(0, moments.successes - events))
+            counted[epoch, variant] = (units + fresh, events + hits)
+            arms.append((n, hits))
+        (n_control, e_control), (n_treatment, e_treatment) = arms
+        block = Block(n_control, n_treatment, e_control, e_treatment, hour)
+        harm, safe = harm.update(block), safe.update(block)
+    return GuardrailState(harm, safe, counted)
+
+
+def _counted_guardrail(
+    rollout: Rollout, guardrail: Guardrail, state: GuardrailState, observation: Observation
+) -> Evidence:
+    if guardrail.test == "limit":
+        rule, shown = f"rate below {guardrail.limit:g}", _alone(rollout, guardrail, observation)
+    else:
+        rule = f"relative risk below {1 + guardrail.margin:g}"
+        shown = _shown(rollout, guardrail.metric, observation)
+    blocks = (
+        Block(control.n, treatment.n, control.successes, treatment.successes)
+        for control, treatment in observation.strata(
+            guardrail.metric, rollout.control, rollout.treatment
+        )
+    )
+    # Pairs can show harm in the dark. They are other units than the live ones: e-values multiply.
+    paired = _paired_log_e(rollout, guardrail.metric, observation, "greater", 0.0)
+    return Evidence(
+        metric=guardrail.metric,
+        role="guardrail",
+        rule=rule,
+        e_harm=capped_exp(state.harm.log_e_value + paired),
+        e_promote=capped_exp(state.safe.log_e_value),
+        relative_risk=relative_risk(blocks) if guardrail.test == "canary" else None,
+        **shown,
+    )
+
+
+def _difference_guardrail(
+    rollout: Rollout, guardrail: Guardrail, observation: Observation
+) -> Evidence:
+    metric = rollout.experiment.metric(guardrail.metric)
+    worse, better = _sides(metric)
+    margin = guardrail.margin if metric.direction == "decrease" else -guardrail.margin
+    # Several guardrails share alpha; the margin plays no part in harm.
+    return Evidence(
+        metric=guardrail.metric,
+        role="guardrail",
+        rule=f"not worse by {guardrail.margin:g}",
+        e_harm=_e_value(rollout, guardrail.metric, observation, worse, 0.0),
+        e_promote=_e_value(rollout, guardrail.metric, observation, better, margin),
+        **_shown(rollout, guardrail.metric, observation),
+    )
+
+
+def _objective(rollout: Rollout, objective: Objective, observation: Observation) -> Evidence:
+    metric = rollout.experiment.metric(objective.metric)
+    _, better = _sides(metric)
+    margin = objective.margin if metric.direction == "decrease" else -objective.margin
+    rule = (
+        "better than control"
+        if objective.rule == "superior"
+        else f"not worse by {objective.margin:g}"
+    )
+    return Evidence(
+        metric=objective.metric,
+        role="objective",
+        rule=rule,
+        e_promote=_e_value(rollout, objective.metric, observation, better, margin),
+        **_shown(rollout, objective.metric, observation),
+    )
+
+
+def _sides(metric: Metric) -> tuple[Alternative, Alternative]:
+    """(worse, better) as sides of a test on treatment minus control."""
+    return ("greater", "less") if metric.direction == "decrease" else ("less", "greater")
+
+
+def _e_value(
+    rollout: Rollout, metric: str, observation: Observation, side: Alternative, margin: float
+) -> float:
+    """E-value of live and paired units together: they are disjoint, so the two multiply."""
+    live = _live(rollout, metric, observation, side, margin)
+    paired = _paired_log_e(rollout, metric, observation, side, margin)
+    return capped_exp(_log_e(live) + paired)
+
+
+def _paired_log_e(
+    rollout: Rollout, metric: str, observation: Observation, side: Alternative, margin: float
+) -> float:
+    pairs = observation.pairs.get(metric)
+    if pairs is None:
+        return 0.0
+    return _log_e(_paired(rollout, metric, pairs, side, margin))
+
+
+def _paired(
+    rollout: Rollout, metric: str, pairs: Paired, side: Alternative, margin: float = 0.0
+) -> Estimate:
+    return paired_difference(
+        pairs.difference,
+        planned_units=rollout.policy.planned_units,
+        alpha=rollout.policy.beta,
+        alternative=side,
+        margin=margin,
+        kind=rollout.experiment.metric(metric).kind,
+    )
+
+
+def _live(
+    rollout: Rollout, metric: str, observation: Observation, side: Alternative, margin: float = 0.0
+) -> Estimate:
+    return stratified_difference(
+        observation.strata(metric, rollout.control, rollout.treatment),
+        planned_units=_even_units(rollout),
+        alpha=rollout.policy.beta,
+        alternative=side,
+        margin=margin,
+        kind=rollout.experiment.metric(metric).kind,
+    )
+
+
+def _even_units(rollout: Rollout) -> int:
+    """Units of an even split that tell as much as the planned ones do at the last stage's."""
+    share = rollout.stages[-1].share
+    spread = 4 * share * (1 - share)
+    return max(1, round(rollout.policy.planned_units * (spread or 1.0)))
+
+
+def _log_e(estimate: Estimate) -> float:
+    return 0.0 if not estimate.e_value else math.log(estimate.e_value)
+
+
+def _shown(rollout: Rollout, metric: str, observation: Observation) -> dict[str, Any]:
+    """The comparison that people see: paired units where there are some, else live ones."""
+    live = _live(rollout, metric, observation, "two-sided")
+    estimate, basis = live, "live"
+    pairs = observation.pairs.get(metric)
+    if pairs is not None and pairs.difference.n:
+        estimate, basis = _paired(rollout, metric, pairs, "two-sided"), "paired"
+    interval = estimate.interval
+    means = (live.mean_control, live.mean_treatment)
+    if basis == "paired" and pairs is not None:
+        means = (pairs.control.mean, pairs.treatment.mean)
+    return {
+        "difference": estimate.difference,
+        "lower": None if interval is None else interval.lower,
+        "upper": None if interval is None else interval.upper,
+        "basis": basis,
+        "n_control": estimate.n_control,
+        "n_treatment": estimate.n_treatment,
+        "mean_control": means[0],
+        "mean_treatment": means[1],
+    }
+
+
+def _alone(rollout: Rollout, guardrail: Guardrail, observation: Observation) -> dict[str, Any]:
+    """The rate of treatment, for a guardrail that compares it with a limit."""
+    strata = observation.strata(guardrail.metric, rollout.control, rollout.treatment)
+    treatment = sum((cell for _, cell in strata), Moments())
+    return {
+        "n_treatment": treatment.n,
+        "mean_treatment": treatment.mean if treatment.n else None,
+    }
+
+
+def _place(rollout: Rollout, observation: Observation) -> Place:
+    stage = rollout.stage
+    epoch = rollout.last_epoch
+    if stage.mode == "shadow":
+        units = min(
+            (
+                observation.pairs[metric].difference.n if metric in observation.pairs else 0
+                for metric in stage.requires
+            ),
+            default=observation.units(epoch, rollout.control),
+        )
+    else:
+        units = observation.units(epoch, rollout.treatment)
+    return Place(
+        stage=stage.name,
+        units=units,
+        min_units=stage.min_units,
+        seconds=observation.time - (rollout.stage_started or observation.time),
+        min_seconds=stage.min_seconds,
+        total_seconds=observation.time - (rollout.started or observation.time),
+        requires=stage.requires,
+        last=rollout.stage_index + 1 == len(rollout.stages),
+    )
+
+
+def _alarms(rollout: Rollout, observation: Observation) -> tuple[Alarm, ...]:
+    """Sample ratio mismatch in any allocation epoch, at every look.
+
+    Each epoch has its own e-process; their average over the epochs that the plan can have is one
+    again, so the threshold holds for the rollout as a whole.
+    """
+    planned = len(rollout.stages) + 1
+    alarms: list[Alarm] = []
+    for epoch, shares in rollout.allocations:
+        lawful = {name: share for name, share in shares.items() if share > 0}
+        if len(lawful) < 2:
+            continue
+        counts = [observation.units(epoch, name) for name in lawful]
+        log_e = lindon_malek_log_e(
+            counts, list(lawful.values()), concentration=srm_concentration(SRM_SHARE_SHIFT)
+        )
+        e_value = capped_exp(log_e - math.log(planned))
+        if e_value >= SRM_BLOCK:
+            seen = ", ".join(f"{n:,} {name}" for n, name in zip(counts, lawful, strict=True))
+            meant = ", ".join(f"{share:.3g} {name}" for name, share in lawful.items())
+            alarms.append(
+                Alarm(
+                    check="sample_ratio_mismatch",
+                    text=f"the split of epoch {epoch} is {seen} where {meant} were meant "
+                    f"(e-value {e_value:.3g}); exposures are lost or misassigned, find out which",
+                )
+            )
+    return tuple(alarms)
+
+
+def _hour(rollout: Rollout, observation: Observation) -> int:
+    started = rollout.started if rollout.started is not None else observation.time
+    return max(0, int((observation.time - started) // HOUR_SECONDS))

@@ -1,0 +1,1 @@
+"""The DuckDB store: loading the log, reading moments, publishing what readers see."""

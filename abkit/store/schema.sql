@@ -1,0 +1,49 @@
+-- The DuckDB store: an index of the segment log, rebuilt from it at any time.
+-- (writer, sequence) is the key of every event; the watermark makes loading idempotent, so no
+-- index over the events is needed. Times are UTC.
+
+CREATE TABLE IF NOT EXISTS meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
+
+CREATE TABLE IF NOT EXISTS exposure (
+  writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
+  time TIMESTAMP NOT NULL, received TIMESTAMP NOT NULL,
+  experiment VARCHAR NOT NULL, unit_id VARCHAR NOT NULL,
+  variant VARCHAR NOT NULL, epoch INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS outcome (
+  writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
+  time TIMESTAMP NOT NULL, received TIMESTAMP NOT NULL,
+  unit_id VARCHAR NOT NULL, metric VARCHAR NOT NULL, value DOUBLE NOT NULL,
+  experiment VARCHAR NOT NULL, variant VARCHAR NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS decision (
+  writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
+  time TIMESTAMP NOT NULL, received TIMESTAMP NOT NULL,
+  rollout VARCHAR NOT NULL, look INTEGER NOT NULL, record VARCHAR NOT NULL
+);
+
+-- Where each writer's log has been read to, committed with the rows.
+CREATE TABLE IF NOT EXISTS watermark (
+  writer VARCHAR PRIMARY KEY,
+  segment BIGINT NOT NULL, "offset" BIGINT NOT NULL, next_sequence UBIGINT NOT NULL
+);
+
+-- What the writers themselves dropped: cumulative counts, the newest one holds.
+CREATE TABLE IF NOT EXISTS loss (
+  writer VARCHAR, experiment VARCHAR, variant VARCHAR, reason VARCHAR, count UBIGINT NOT NULL,
+  PRIMARY KEY (writer, experiment, variant, reason)
+);
+
+-- Sequence numbers that never arrived: dropped by the writer, or lost with damaged bytes.
+CREATE TABLE IF NOT EXISTS gap (
+  writer VARCHAR NOT NULL, first_sequence UBIGINT NOT NULL, count UBIGINT NOT NULL
+);
+
+-- Bytes that could not be read, and why; and events of a shape that is not known.
+CREATE TABLE IF NOT EXISTS quarantine (
+  writer VARCHAR NOT NULL, segment BIGINT NOT NULL, "offset" BIGINT NOT NULL,
+  length BIGINT NOT NULL, events UBIGINT NOT NULL, reason VARCHAR NOT NULL,
+  PRIMARY KEY (writer, segment, "offset", reason)
+);

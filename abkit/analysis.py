@@ -342,34 +342,44 @@ def _ends(interval: Interval | None) -> list[float | None]:
 
 def _cells(item: Result) -> tuple[str, ...]:
     e = item.estimate
-    percent = item.kind == "proportion"
-    interval = "" if e.interval is None else _span(e.interval, percent=percent)
-    lift = "" if e.lift is None else f"{_number(100 * e.lift, signed=True)} %"
+    points = item.kind == "proportion"
     return (
         item.metric,
-        f"{item.variant} v {item.control}",
-        _value(e.mean_control, percent=percent),
-        _value(e.mean_treatment, percent=percent),
-        _value(e.difference, percent=percent, signed=True),
-        interval,
-        lift,
+        item.variant,
+        _value(e.mean_control, "%" if points else ""),
+        _value(e.mean_treatment, "%" if points else ""),
+        _value(e.difference, "pp" if points else "", signed=True),
+        _span(e.interval, 100 if points else 1),
+        _value(e.lift, "%", signed=True),
         e.status if e.p_value is None else f"{e.p_value:.3g}",
     )
 
 
-def _span(interval: Interval, *, percent: bool) -> str:
-    ends = (
-        _value(x, percent=percent, signed=True) if math.isfinite(x) else ("-∞" if x < 0 else "+∞")
-        for x in (interval.lower, interval.upper)
-    )
-    return " to ".join(ends)
-
-
-def _value(value: float | None, *, percent: bool, signed: bool = False) -> str:
+def _value(value: float | None, unit: str, *, signed: bool = False) -> str:
+    """A number for reading; "%" and "pp" (percentage points) are hundredths."""
     if value is None:
         return ""
-    return f"{_number(100 * value, signed=signed)} %" if percent else _number(value, signed=signed)
+    return (
+        f"{_number(100 * value, signed=signed)} {unit}" if unit else _number(value, signed=signed)
+    )
+
+
+def _span(interval: Interval | None, scale: float) -> str:
+    if interval is None:
+        return ""
+    lower, upper = (
+        _number(scale * x, signed=True) if math.isfinite(x) else ("−∞" if x < 0 else "+∞")
+        for x in (interval.lower, interval.upper)
+    )
+    return f"{lower} to {upper}"
 
 
 def _number(value: float, *, signed: bool = False) -> str:
-    return f"{value:{'+' if signed else ''},.4g}".replace("-", "\N{MINUS SIGN}")
+    """Four significant digits at most, two decimals at least where that is shorter."""
+    digits = 2 if abs(value) >= 0.1 or value == 0 else 5
+    text = (
+        f"{value:{'+' if signed else ''},.{digits}f}"
+        if abs(value) >= 1e-4 or value == 0
+        else f"{value:{'+' if signed else ''}.2e}"
+    )
+    return text.replace("-", "−")

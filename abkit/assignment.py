@@ -6,6 +6,7 @@ bytes; nothing on the request's path parses, allocates more than one tuple, or c
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from abkit.bucketing import digest, split_bucket, threshold, threshold_bytes
@@ -126,6 +127,12 @@ def unit_text(unit_id: object) -> str | None:
         text: str = unit_id  # type: ignore[assignment]
     elif issubclass(kind, str):
         text = str.__str__(unit_id)
+    elif kind.__module__ == "numpy" and hasattr(kind, "__index__"):
+        # A row number out of a frame; numpy's bool and arrays refuse to be an index.
+        try:
+            text = str(index(unit_id))  # type: ignore[arg-type]
+        except TypeError:
+            return None
     elif kind is bool or not issubclass(kind, int):
         return None
     else:
@@ -143,14 +150,19 @@ def unit_text(unit_id: object) -> str | None:
     return text
 
 
-def fallback(experiment: object, unit_id: object, reason: Reason, control: str = "") -> Assignment:
-    """Control, with the reason why nothing better could be done."""
-    return Assignment(_plain(unit_id), Arm(_plain(experiment), control or DEFAULT_CONTROL, reason))
+def fallback(
+    experiment: object, unit_id: object, reason: Reason, default: str = DEFAULT_CONTROL
+) -> Assignment:
+    """The default variant, with the reason why nothing better could be done."""
+    return Assignment(_plain(unit_id), Arm(_plain(experiment), default, reason))
 
 
 def _plain(value: object) -> str:
-    """A text as it is, "" for everything else; runs no code of the value."""
-    return str.__str__(value) if issubclass(type(value), str) else ""
+    """A text or whole number as text, "" for everything else; runs no code of the value."""
+    kind = type(value)
+    if issubclass(kind, str):
+        return str.__str__(value)
+    return unit_text(value) or ""
 
 
 def compile_experiment(

@@ -19,10 +19,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
 
-from abkit.assignment import Assignment, compile_experiment, fallback, unit_text
+from abkit.assignment import DEFAULT_CONTROL, Assignment, compile_experiment, fallback, unit_text
 from abkit.events import Exposure, Outcome, Record
 from abkit.log import SegmentWriter, WriterCounts
-from abkit.metrics import NAME_PATTERN, is_value
+from abkit.metrics import NAME_PATTERN, outcome_value
 from abkit.snapshot import POLL_SECONDS, SnapshotSource, by_key
 from abkit.workspace import Workspace
 
@@ -173,21 +173,25 @@ class Client:
         self.sink = sink
         self.rejected = Rejections()
 
-    def assign(self, experiment: str, unit_id: str | int) -> Assignment:
+    def assign(
+        self, experiment: str, unit_id: str | int, *, default: str = DEFAULT_CONTROL
+    ) -> Assignment:
         """The variant of a unit, and why. Logs nothing; control whenever anything is amiss.
 
         Args:
             experiment: key of the experiment.
             unit_id: what is randomised: text or a whole number.
+            default: the variant to serve when the experiment is not known here, as before the
+                first snapshot: name the model that serves today.
         """
         try:
             assign = self._table().get(experiment)
             if assign is None:
-                return fallback(experiment, unit_id, "unknown_experiment")
+                return fallback(experiment, unit_id, "unknown_experiment", default)
             return assign(unit_id)
         except Exception:  # noqa: BLE001 - R1: serving goes on with control
             self.rejected.add("assign_error")
-            return fallback(experiment, unit_id, "error")
+            return fallback(experiment, unit_id, "error", default)
 
     def expose(self, assignment: Assignment) -> bool:
         """Log that a unit really met its variant.
@@ -237,13 +241,14 @@ class Client:
                 return self.rejected.add("invalid_unit")
             if not _is_name(metric):
                 return self.rejected.add("invalid_metric")
-            if not is_value(value):
+            number = outcome_value(value)
+            if number is None:
                 return self.rejected.add("invalid_value")
             if bool(experiment) != bool(variant):
                 return self.rejected.add("variant_without_experiment")
             if experiment and not (_is_name(experiment) and _is_name(variant)):
                 return self.rejected.add("invalid_variant")
-            event = Outcome(self._clock(), text, metric, float(value), experiment, variant)
+            event = Outcome(self._clock(), text, metric, number, experiment, variant)
             return self.sink.append(event.to_record(), experiment, variant)
         except Exception:  # noqa: BLE001 - R1
             return self.rejected.add("record_error")

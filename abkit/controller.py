@@ -15,7 +15,7 @@ from abkit import __version__
 from abkit.decision import sha256_of
 from abkit.errors import TransitionError
 from abkit.events import Decided
-from abkit.judge import JudgeState, judge, needed_metrics
+from abkit.judge import JudgeState, judge
 from abkit.log import SegmentWriter
 from abkit.observation import Observation
 from abkit.rollout import Rollout, advance
@@ -54,10 +54,12 @@ class Tick:
     Args:
         ingested: events loaded.
         taken: decisions, one per live rollout that had news.
+        damaged: state files that could not be read, and why.
     """
 
     ingested: Ingested
     taken: tuple[Taken, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What a person wants to read of it: what was loaded, and what moved."""
@@ -69,7 +71,7 @@ class Tick:
         ]
         if self.ingested.events:
             lines.insert(0, f"loaded {self.ingested.events:,} events")
-        return lines
+        return [*lines, *self.damaged]
 
 
 @dataclass(slots=True)
@@ -128,17 +130,25 @@ class Controller:
         self._ingester.close()
 
     def tick(self) -> Tick:
-        """Load what is new, take one look at every live rollout, act on it, publish."""
+        """Load what is new, take one look at every live rollout, act on it, publish.
+
+        A damaged state file stops its own rollout and no other; the tick names it.
+        """
         ingested = self._ingester.ingest()
+        self.workspace.mend()
+        damaged: list[str] = []
+        rollouts = self.workspace.rollouts(
+            on_damage=lambda path, error: damaged.append(f"{path.name} is damaged: {error}")
+        )
         taken = tuple(
             item
-            for rollout in self.workspace.rollouts()
+            for rollout in rollouts
             if rollout.live and (item := self._look(rollout)) is not None
         )
         if taken:
             ingested += self._ingester.ingest()  # the decisions themselves
         self._ingester.publish()
-        return Tick(ingested, taken)
+        return Tick(ingested, taken, tuple(damaged))
 
     def exposures(self, rollout: str) -> int:
         """Units that the newest look at a rollout had seen; 0 before the first."""
@@ -171,7 +181,7 @@ class Controller:
         observation = self._ingester.observe(
             experiment=rollout.experiment.key,
             epochs=(rollout.first_epoch, rollout.last_epoch),
-            metrics=needed_metrics(rollout),
+            metrics=rollout.watched_metrics,
             control=rollout.control,
             treatment=rollout.treatment,
             now=now,

@@ -224,7 +224,7 @@ class Place:
         min_units: how many the stage needs.
         seconds: time in this stage so far.
         min_seconds: how long the stage must last.
-        total_seconds: time since the rollout started.
+        total_seconds: time since the rollout started, or was last resumed by a person.
         requires: metrics whose promotion rule must hold before the stage is left.
         last: whether promotion is what follows this stage.
     """
@@ -319,7 +319,9 @@ def sha256_of(data: object) -> str:
 
 def e_text(e_value: float) -> str:
     """An e-value for reading: three digits, and no more than "over 1,000,000"."""
-    return "over 1,000,000" if e_value > MILLION else f"{e_value:,.3g}"
+    if e_value > MILLION:
+        return "over 1,000,000"
+    return f"{e_value:,.0f}" if e_value >= 100 else f"{e_value:.3g}"
 
 
 def _missing(policy: Policy, evidence: tuple[Evidence, ...], place: Place) -> list[str]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from abkit.decision import Alarm, Decision, Evidence, Guardrail, Objective, Place, decide
-from abkit.errors import ConfigError
 from abkit.moments import Block, Moments
 from abkit.observation import Observation, Paired
 from abkit.rollout import Rollout
@@ -79,29 +78,6 @@ def judge(
     place = _place(rollout, observation)
     decision = decide(rollout.policy, tuple(evidence), place, _alarms(rollout, observation))
     return decision, JudgeState(states)
-
-
-def needed_metrics(rollout: Rollout) -> tuple[Metric, ...]:
-    """The metrics that this rollout's policy reads.
-
-    Raises:
-        ConfigError: a counted guardrail watches a metric that is no proportion of bad events.
-    """
-    keys = dict.fromkeys(
-        [item.metric for item in rollout.policy.guardrails]
-        + [item.metric for item in rollout.policy.objectives]
-    )
-    for guardrail in rollout.policy.guardrails:
-        metric = rollout.experiment.metric(guardrail.metric)
-        counted = guardrail.test != "difference"
-        if counted and (metric.kind != "proportion" or metric.direction != "decrease"):
-            msg = (
-                f"guardrail {guardrail.metric!r}: test {guardrail.test!r} counts bad events; "
-                "declare the metric with kind = 'proportion' and direction = 'decrease', or use "
-                "test = 'difference'"
-            )
-            raise ConfigError(msg)
-    return tuple(rollout.experiment.metric(key) for key in keys)
 
 
 def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -343,7 +319,7 @@ def _place(rollout: Rollout, observation: Observation) -> Place:
         min_units=stage.min_units,
         seconds=observation.time - (rollout.stage_started or observation.time),
         min_seconds=stage.min_seconds,
-        total_seconds=observation.time - (rollout.started or observation.time),
+        total_seconds=observation.time - (rollout.expires_from or observation.time),
         requires=stage.requires,
         last=rollout.stage_index + 1 == len(rollout.stages),
     )

@@ -93,11 +93,17 @@ class Metric:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def is_value(value: object) -> bool:
-    """Whether `value` can be an outcome: a finite real number (bool counts as 0 or 1)."""
+def outcome_value(value: object) -> float | None:
+    """`value` as an outcome, or None if it can't be one.
+
+    Finite real numbers can, numpy's scalars among them; a bool counts as 0 or 1.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        value = value.item()  # type: ignore[attr-defined]
     if not isinstance(value, (int, float)):
-        return False
+        return None
     try:
-        return math.isfinite(value)
+        number = float(value)
     except OverflowError:  # an int too large for a double
-        return False
+        return None
+    return number if math.isfinite(number) else None

@@ -126,6 +126,7 @@ class Rollout:
         started: seconds since 1970 in UTC; None before the start.
         stage_started: when the current stage began.
         changed: when the last transition happened.
+        expires_from: when the time that the policy allows began: the start, or the last resume.
         looks: decisions recorded so far.
         allocations: intended shares by epoch: `(epoch, {variant: share})`.
         reason: why the last transition happened, in words.
@@ -144,6 +145,7 @@ class Rollout:
     started: float | None = None
     stage_started: float | None = None
     changed: float | None = None
+    expires_from: float | None = None
     looks: int = 0
     allocations: tuple[tuple[int, dict[str, float]], ...] = ()
     reason: str = ""
@@ -170,13 +172,22 @@ class Rollout:
         if shares != sorted(shares):
             msg = f"{where}: shares must not fall from stage to stage, got {shares}"
             raise ConfigError(msg)
+        for guardrail in self.policy.guardrails:
+            metric = self.experiment.metric(guardrail.metric)
+            bad_event = metric.kind == "proportion" and metric.direction == "decrease"
+            if guardrail.test != "difference" and not bad_event:
+                raise ConfigError(
+                    f"{where}: guardrail {guardrail.metric!r} counts bad events; declare the "
+                    "metric with kind = 'proportion' and direction = 'decrease', or use "
+                    "test = 'difference'"
+                )
         watched = {item.metric for item in self.policy.guardrails}
         watched |= {item.metric for item in self.policy.objectives}
         for stage in self.stages:
-            for metric in stage.requires:
-                if metric not in watched:
+            for name in stage.requires:
+                if name not in watched:
                     msg = (
-                        f"{where}: stage {stage.name!r} requires {metric!r}, "
+                        f"{where}: stage {stage.name!r} requires {name!r}, "
                         f"but the policy watches {', '.join(sorted(watched))}"
                     )
                     raise ConfigError(msg)
@@ -203,19 +214,27 @@ class Rollout:
             treatment: the variant on its way in.
             policy: by default one canary guardrail on the metric "error".
             stages: by default canaries of 1, 5, 25 and 50 %.
-            metrics: how outcomes are read.
+            metrics: how outcomes are read. A metric that a guardrail counts is a proportion of
+                bad events unless it is declared here.
             salt: 128 random bits by default.
         """
+        rules = policy or Policy(guardrails=(Guardrail(metric="error"),))
+        declared = {item.key for item in metrics}
+        counted = tuple(
+            Metric(key=item.metric, kind="proportion", direction="decrease")
+            for item in rules.guardrails
+            if item.test != "difference" and item.metric not in declared
+        )
         return cls(
             key=key,
             experiment=Experiment.create(
                 experiment,
                 {control: 1.0},
                 salt=new_salt() if salt is None else salt,
-                metrics=metrics or (Metric(key="error", kind="proportion", direction="decrease"),),
+                metrics=(*metrics, *counted),
             ),
             treatment=treatment,
-            policy=policy or Policy(guardrails=(Guardrail(metric="error"),)),
+            policy=rules,
             stages=stages,
         )
 
@@ -307,6 +326,13 @@ class Rollout:
         return self.stages[self.stage_index]
 
     @property
+    def watched_metrics(self) -> tuple[Metric, ...]:
+        """The metrics that the policy reads, guardrails first."""
+        keys = [item.metric for item in self.policy.guardrails]
+        keys += [item.metric for item in self.policy.objectives]
+        return tuple(self.experiment.metric(key) for key in dict.fromkeys(keys))
+
+    @property
     def live(self) -> bool:
         """Whether looks are still taken and can still change something."""
         return self.state in LIVE
@@ -332,7 +358,7 @@ def start(rollout: Rollout, *, now: float, epoch: int, actor: str = "abkit") -> 
     if rollout.state != "draft":
         msg = f"rollout {rollout.key!r} is {rollout.state}; only a draft can be started"
         raise TransitionError(msg)
-    fresh = replace(rollout, first_epoch=epoch, started=now)
+    fresh = replace(rollout, first_epoch=epoch, started=now, expires_from=now)
     return _enter(fresh, 0, now=now, epoch=epoch, reason="started", actor=actor)
 
 
@@ -375,7 +401,7 @@ def hold(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
 
 
 def resume(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
-    """Go on with the stage that was put on hold.
+    """Go on with the stage that was put on hold; the time that the policy allows begins anew.
 
     Raises:
         TransitionError: the rollout is not on hold.
@@ -383,7 +409,8 @@ def resume(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
     if rollout.state != "hold":
         msg = f"rollout {rollout.key!r} is {rollout.state}; only one on hold can be resumed"
         raise TransitionError(msg)
-    return _moved(rollout, _STATE_OF[rollout.stage.mode], now=now, reason=reason, actor=actor)
+    moved = _moved(rollout, _STATE_OF[rollout.stage.mode], now=now, reason=reason, actor=actor)
+    return replace(moved, expires_from=now)
 
 
 def halt(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
@@ -403,10 +430,16 @@ def halt(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
 
 
 def superseded(rollout: Rollout, *, now: float, by: str) -> Rollout:
-    """A promoted rollout whose experiment a newer rollout has taken over."""
-    if rollout.live or rollout.state == "draft":
-        msg = f"rollout {rollout.key!r} is {rollout.state}; halt it before {by!r} takes over"
-        raise TransitionError(msg)
+    """A promoted rollout whose experiment a newer rollout has taken over.
+
+    Raises:
+        TransitionError: the rollout was not promoted; a halted one keeps its state.
+    """
+    if rollout.state != "promoted":
+        raise TransitionError(
+            f"rollout {rollout.key!r} is {rollout.state}; only a promoted one is superseded, "
+            f"here by {by!r}"
+        )
     return _moved(rollout, "superseded", now=now, reason=f"superseded by {by}", actor="abkit")
 
 

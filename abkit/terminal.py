@@ -28,11 +28,22 @@ def print_report(report: Report, console: Console | None = None) -> None:
     for check in report.checks:
         style = _STYLES[check.severity]
         console.print(f"[{style}]{check.severity}[/] {check.id}: {check.text}", highlight=False)
+    lone = len(report.variants) == 2
+    control = report.results[0].control
+    treatments = ", ".join(name for name in report.variants if name != control)
+    console.print(f"\n{treatments} against {control}", style="bold", highlight=False)
     table = Table(box=None, pad_edge=False)
-    for name in HEADINGS:
-        table.add_column(name, justify="left" if name in HEADINGS[:2] else "right")
+    shown = [i for i, name in enumerate(HEADINGS) if not (lone and name == "variant")]
+    for i in shown:
+        text = HEADINGS[i] in ("metric", "variant")
+        table.add_column(
+            HEADINGS[i],
+            justify="left" if text else "right",
+            overflow="fold",
+            no_wrap=not text,
+        )
     for row in table_rows(report):
-        table.add_row(*row)
+        table.add_row(*(row[i] for i in shown))
     console.print(table)
     first = report.results[0].estimate
     console.print(

@@ -81,9 +81,26 @@ class Workspace:
                 msg = f"cannot make the folder {folder}: {error.strerror}"
                 raise StoreError(msg) from None
 
-    def rollouts(self) -> list[Rollout]:
-        """All rollouts, the newest first."""
-        found = [self._read_rollout(path) for path in sorted(self._rollouts.glob("*.json"))]
+    def rollouts(
+        self, *, on_damage: Callable[[Path, Exception], object] | None = None
+    ) -> list[Rollout]:
+        """All rollouts, the newest first.
+
+        Args:
+            on_damage: told of each file that cannot be read, which is then left out; without
+                it the first one is an error.
+
+        Raises:
+            StoreError: a state file is damaged.
+        """
+        found: list[Rollout] = []
+        for path in sorted(self._rollouts.glob("*.json")):
+            try:
+                found.append(self._read_rollout(path))
+            except (StoreError, ConfigError) as error:
+                if on_damage is None:
+                    raise StoreError(f"the state file {path} is damaged: {error}") from None
+                on_damage(path, error)
         return sorted(found, key=lambda item: (item.started or 0.0, item.key), reverse=True)
 
     def rollout(self, key: str) -> Rollout:
@@ -224,7 +241,8 @@ class Workspace:
             True if there was something to mend.
         """
         with self._lock():
-            if all(self._is_published(item) for item in self.rollouts()):
+            readable = self.rollouts(on_damage=lambda _path, _error: None)
+            if all(self._is_published(item) for item in readable):
                 return False
             self._publish()
         return True

@@ -93,6 +93,7 @@ def read_table(
         if row is None or row[0] == 0:
             msg = f"{_name(source)} has no rows"
             raise DataError(msg)
+        _check_numbers(columns, metrics)
         counts = _counts(connection, unit, variant)
         repeated, crossed = _repeats(connection, unit, variant)
         stats = _metric_rows(connection, variant, list(metrics))
@@ -171,13 +172,16 @@ def _check_columns(
         if name not in columns:
             msg = f"no column {name!r} for the {role}{hint(name, columns)}"
             raise DataError(msg)
+    if not metrics:
+        msg = "no metrics; name at least one column"
+        raise DataError(msg)
+
+
+def _check_numbers(columns: Mapping[str, str], metrics: Mapping[str, Kind | None]) -> None:
     for name in metrics:
         if not any(word in columns[name] for word in _NUMBERS):
             msg = f"metric {name!r} holds {columns[name]}, not numbers"
             raise DataError(msg)
-    if not metrics:
-        msg = "no metrics; name at least one column"
-        raise DataError(msg)
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, unit: str, variant: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from abkit.log import Chunk, LogReader, OsFiles, SegmentWriter, WriterCounts
+from abkit.log import Chunk, LogReader, OsFiles, SegmentWriter, WriterCounts, seal_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ class FaultyFiles(OsFiles):
         self.always: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.synced: list[tuple[int, int]] = []
+        self.sync_threads: set[int] = set()
 
     def _fault(self, kind: str) -> int:
         self.calls[kind] = self.calls.get(kind, 0) + 1
@@ -60,6 +62,7 @@ class FaultyFiles(OsFiles):
 
     def fsync(self, file: int) -> None:  # type: ignore[override]
         self.synced.append(self.identity(file))
+        self.sync_threads.add(threading.get_ident())
         self._fault("fsync")
         os.fsync(file)
 
@@ -210,6 +213,19 @@ def test_after_a_failed_fsync_the_file_is_abandoned(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*/*")) == ["00000001.seg", "00000002.seg"]
 
 
+def test_a_failed_fsync_of_the_flusher_is_told_by_the_next_flush(tmp_path: Path) -> None:
+    files = FaultyFiles({("fsync", 1): errno.EIO})
+    with SegmentWriter(tmp_path, durability="fsync", files=files) as writer:
+        writer.append(("e", 1))
+        end = time.monotonic() + 10.0
+        while not writer.counts.last_error and time.monotonic() < end:
+            time.sleep(0.01)
+        writer.append(("e", 2))
+        assert not writer.flush()
+        assert writer.flush()
+    assert len(audit(tmp_path, writer.counts)) == 2
+
+
 def test_fsync_mode_syncs_within_a_second_and_before_sealing(tmp_path: Path) -> None:
     files = FaultyFiles()
     with SegmentWriter(tmp_path, durability="fsync", files=files) as writer:
@@ -224,6 +240,103 @@ def test_fsync_mode_syncs_within_a_second_and_before_sealing(tmp_path: Path) -> 
         writer.append(("e", 2))
     assert len(files.synced) in {2, 3}
     assert set(files.synced) == {(status.st_dev, status.st_ino)}
+
+
+def test_rotation_in_fsync_mode_leaves_the_disk_to_the_flusher(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    with SegmentWriter(tmp_path, durability="fsync", files=files, segment_bytes=200) as writer:
+        append(writer, range(1, 50))
+        end = time.monotonic() + 10.0
+        while len(list(tmp_path.glob("*/*.seg"))) < 5 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(list(tmp_path.glob("*/*.seg"))) >= 5
+        assert threading.get_ident() not in files.sync_threads
+    sealed = {(status.st_dev, status.st_ino) for status in map(os.stat, tmp_path.glob("*/*.seg"))}
+    assert sealed == set(files.synced)
+    assert len(audit(tmp_path, writer.counts)) == 49
+
+
+def test_what_still_waits_at_the_end_is_counted(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    files.always["write"] = errno.ENOSPC
+    with SegmentWriter(tmp_path, durability="buffered", files=files, flush_records=4) as writer:
+        append(writer, range(1, 11))
+        counts = writer.counts
+        assert (counts.accepted, counts.queued, counts.dropped) == (10, 10, {})
+    counts = writer.counts
+    assert (counts.accepted, counts.written, counts.queued) == (10, 0, 0)
+    assert counts.dropped == {
+        ("ranker", "control", "ENOSPC"): 3,
+        ("ranker", "treatment", "ENOSPC"): 7,
+    }
+
+
+def test_losses_told_before_a_batch_that_waits_do_not_hide_it(tmp_path: Path) -> None:
+    clock = Clock()
+
+    def hurry() -> float:  # every delay is over when it is looked at
+        clock.now += 10.0
+        return clock.now
+
+    writer = SegmentWriter(
+        tmp_path,
+        durability="buffered",
+        files=FaultyFiles({("write", 1): errno.ENOSPC}),
+        monotonic=hurry,
+        flush_records=100,
+        flush_seconds=1e6,
+    )
+    append(writer, range(1, 4))
+    writer.append((), "ranker", "control")
+    assert not writer.flush(1e6)
+    assert [loss.count for loss in LogReader(tmp_path).read({}).losses] == [1]
+    assert writer.flush(1e6)
+    writer.close()
+    chunk = LogReader(tmp_path).read({})
+    assert [row[1:] for row in chunk.rows()] == [(2, ["e", 1]), (3, ["e", 2]), (4, ["e", 3])]
+    assert [(gap.first_sequence, gap.count) for gap in chunk.gaps] == [(1, 1)]
+
+
+def test_an_outage_leaves_no_empty_segments_behind(tmp_path: Path) -> None:
+    files, clock = FaultyFiles(), Clock()
+    real = files.write
+
+    def refuse_events(file: int, data: bytes) -> int:
+        if b'["e",' in data:
+            raise OSError(errno.ENOSPC, "")
+        return real(file, data)
+
+    files.write = refuse_events  # type: ignore[method-assign]
+    writer = SegmentWriter(tmp_path, files=files, monotonic=clock)
+    for number in range(1, 21):
+        clock.now += 60
+        writer.append(("e", number), "ranker", "control")
+    files.write = real  # type: ignore[method-assign]
+    writer.close()
+    assert len(list(tmp_path.glob("*/*"))) == 1
+    assert len(audit(tmp_path, writer.counts)) == 0
+
+
+def test_a_segment_sealed_between_making_and_locking_it_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+    rivals: list[Any] = []
+
+    def lock(file: int, operation: int) -> None:
+        if not rivals:
+            rivals.append("is locking itself")
+            rivals.extend(seal_dead(tmp_path))
+            rivals.append(LogReader(tmp_path).read({}).positions)
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with SegmentWriter(tmp_path) as writer:
+        assert append(writer, range(1, 5)) == 4
+    _, path, positions = rivals
+    assert path.name == "00000001.seg"
+    assert len(audit(tmp_path, writer.counts)) == 4
+    assert len(LogReader(tmp_path).read(positions)) == 4  # none is in the sealed file
 
 
 def test_a_slow_disk_fills_the_queue_and_drops_are_counted_by_variant(tmp_path: Path) -> None:

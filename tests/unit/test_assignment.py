@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abkit.assignment import MAX_UNIT_CHARACTERS, Assignment, compile_experiment, fallback
+from abkit.assignment import (
+    MAX_UNIT_CHARACTERS,
+    Assignment,
+    compile_experiment,
+    fallback,
+    unit_text,
+)
 from abkit.bucketing import SPACE, bucket
 from abkit.experiment import Experiment
 
@@ -199,7 +205,7 @@ def test_a_fallback_can_be_made_for_anything(name: str) -> None:
     found = fallback(INVALID[name], INVALID[name], "error")
     assert (found.variant, found.reason, found.in_experiment) == ("control", "error", False)
     assert type(found.unit_id) is type(found.experiment) is str
-    assert fallback("x", "u", "error", control="old").variant == "old"
+    assert fallback("x", "u", "error", default="old").variant == "old"
 
 
 @pytest.mark.parametrize(
@@ -268,3 +274,12 @@ def test_the_last_bucket_belongs_to_the_last_range() -> None:
     one = Experiment.create("x", {"old": 1.0}, salt="s")
     assert one.ranges[-1].upper == SPACE
     assert compile_experiment(one)("any").variant == "old"
+
+
+def test_numpy_whole_numbers_are_units_and_other_numpy_values_are_not() -> None:
+    import numpy as np
+
+    assert unit_text(np.int64(7)) == unit_text(np.uint8(7)) == "7"
+    assert unit_text(np.bool_(True)) is None
+    assert unit_text(np.float64(7)) is None
+    assert unit_text(np.array([7, 8])) is None

@@ -560,3 +560,9 @@ def test_two_processes_log_into_one_workspace_and_every_event_is_readable(tmp_pa
             variant = check.assign("ranker", unit).variant
             assert exposure[:1] + exposure[2:] == ["e", "ranker", unit, variant, 1]
             assert outcome[:1] + outcome[2:] == ["o", unit, "clicks", float(number), "", ""]
+
+
+def test_the_default_is_served_when_the_experiment_is_unknown() -> None:
+    client = Client.from_experiments([])
+    found = client.assign("ranker", 7, default="teacher")
+    assert (found.variant, found.reason, found.unit_id) == ("teacher", "unknown_experiment", "7")

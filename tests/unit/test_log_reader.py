@@ -291,6 +291,23 @@ def test_a_segment_that_is_renamed_while_the_folder_is_listed_is_not_passed_over
     assert (numbers(chunk), chunk.gaps, chunk.damages) == ([1, 2, 3, 4], [], [])
 
 
+def test_a_stretch_that_changed_while_it_was_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A torn frame was cut off and others appended, of which the read caught a mixture."""
+    write(tmp_path, "00000001.open", events(1, 1), events(2, 1), events(3, 1))
+    real = os.pread
+    reads = []
+
+    def mix(file: int, size: int, offset: int) -> bytes:
+        reads.append(real(file, size, offset))
+        return reads[-1].replace(b'["e",2]', b'["e",?]') if len(reads) == 1 else reads[-1]
+
+    monkeypatch.setattr(os, "pread", mix)
+    chunk = read(tmp_path)
+    assert (numbers(chunk), chunk.damages) == ([1, 2, 3], [])
+
+
 def test_frames_larger_than_a_slice_and_damage_larger_than_a_slice(tmp_path: Path) -> None:
     size = 9 * 2**20
     big = encode_frame(EVENTS, 2, 1, encode_records([("e", "x" * size)]))

@@ -271,7 +271,7 @@ def test_a_superseded_rollout_says_by_whom() -> None:
 
 @pytest.mark.parametrize("rollout", [draft(), started(CANARY_5), held(started(CANARY_5))])
 def test_what_may_still_move_is_not_superseded(rollout: Rollout) -> None:
-    with pytest.raises(TransitionError, match=f"is {rollout.state}; halt it before 'x' takes over"):
+    with pytest.raises(TransitionError, match=f"is {rollout.state}; only a promoted one"):
         machine.superseded(rollout, now=1.0, by="x")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
 DASHBOARD_PORT = 8501
+DASHBOARD_ADDRESS = "http://127.0.0.1:{}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +74,9 @@ def _add_demo(commands: Commands) -> None:
     parser.add_argument("--workers", type=int, default=2, help="serving processes (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="seed of traffic and training")
     parser.add_argument(
-        "--dashboard", action="store_true", help="open the dashboard on the result at the end"
+        "--dashboard",
+        action=argparse.BooleanOptionalAction,
+        help="serve the dashboard at the end (by default in a terminal, until Ctrl-C)",
     )
     parser.set_defaults(run=_demo)
 
@@ -88,8 +91,12 @@ def _demo(options: argparse.Namespace) -> int:
         as_json=options.json,
         workers=options.workers,
         seed=options.seed,
+        address=DASHBOARD_ADDRESS.format(DASHBOARD_PORT),
     )
-    return _serve_dashboard(workspace, DASHBOARD_PORT) if options.dashboard else 0
+    serve = options.dashboard
+    if serve is None:
+        serve = not options.json and sys.stdin.isatty() and sys.stdout.isatty()
+    return _serve_dashboard(workspace, DASHBOARD_PORT) if serve else 0
 
 
 def _add_analyze(commands: Commands) -> None:
@@ -265,7 +272,13 @@ def _rollout_act(options: argparse.Namespace) -> int:
 
 def _add_dashboard(commands: Commands) -> None:
     parser = commands.add_parser("dashboard", help="see a workspace in the browser")
-    parser.add_argument("workspace", type=Path)
+    parser.add_argument(
+        "workspace",
+        type=Path,
+        nargs="?",
+        default=Path(os.environ.get("ABKIT_WORKSPACE", "abkit-demo")),
+        help="the workspace folder (ABKIT_WORKSPACE, else abkit-demo)",
+    )
     parser.add_argument("--port", type=int, default=DASHBOARD_PORT)
     parser.set_defaults(run=lambda options: _serve_dashboard(options.workspace, options.port))
 

@@ -102,7 +102,9 @@ class ActFigures:
     back_seconds: float | None = None
 
 
-def main(*, workspace: Path | None, fast: bool, as_json: bool, workers: int, seed: int) -> Path:
+def main(
+    *, workspace: Path | None, fast: bool, as_json: bool, workers: int, seed: int, address: str
+) -> Path:
     """Run the demo.
 
     Args:
@@ -111,6 +113,7 @@ def main(*, workspace: Path | None, fast: bool, as_json: bool, workers: int, see
         as_json: print the summary as JSON on standard output, and the story on standard error.
         workers: number of serving processes, >= 1.
         seed: seed of training and traffic.
+        address: where `abkit dashboard` will serve.
 
     Returns:
         The workspace folder.
@@ -150,6 +153,7 @@ def main(*, workspace: Path | None, fast: bool, as_json: bool, workers: int, see
         for act, rollout in zip(plan, rollouts, strict=True)
     ]
     summary = _summary(figures, models, folder, reports, seconds=time.monotonic() - started)
+    summary["dashboard"]["address"] = address
     _print_summary(console, figures, summary)
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
@@ -375,7 +379,7 @@ def _summary(
         },
         "experiment": EXPERIMENT,
         "workspace": str(folder),
-        "dashboard": f"abkit dashboard {folder}",
+        "dashboard": {"command": f"abkit dashboard {folder}"},
         "seconds": round(seconds, 1),
     }
 
@@ -410,7 +414,8 @@ def _print_summary(console: Console, figures: list[ActFigures], summary: dict[st
         f"requests  {summary['requests']:,} in {summary['seconds']:.0f} s, of which "
         f"{summary['fallbacks']:,} failed and were answered by the model that served before"
     )
-    console.print(f"dashboard  {summary['dashboard']}")
+    board = summary["dashboard"]
+    console.print(f"dashboard  {board['address']}, served by `{board['command']}`")
 
 
 def _fresh_folder(wanted: Path | None) -> Path:

@@ -1,0 +1,72 @@
+"""`abkit demo --fast --json`, run as a newcomer runs it: nothing scripted decides the outcome."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from abkit.judge import replay
+from abkit.store.reader import StoreReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "workspace"
+
+
+@pytest.fixture(scope="module")
+def summary(workspace: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "abkit.cli", "demo", "--fast", "--json"]
+    command += ["--workspace", str(workspace)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_acts_end_halted_promoted_and_rolled_back(summary: dict[str, Any]) -> None:
+    assert [act["state"] for act in summary["acts"]] == ["halted", "promoted", "rolled_back"]
+
+
+def test_every_accepted_event_is_stored(summary: dict[str, Any]) -> None:
+    events = summary["events"]
+    assert events["serving_processes"] >= 2
+    assert events["accepted"] == events["stored"] > 10_000
+    assert events["accepted_by_serving"] == events["accepted"] - sum(
+        act["looks"] for act in summary["acts"]
+    )
+    assert events["dropped"] == events["quarantined"] == events["unexplained"] == 0
+
+
+def test_the_reasons_are_the_models_own(summary: dict[str, Any]) -> None:
+    first, second, third = summary["acts"]
+    assert "wrong is worse in treatment" in first["reason"]
+    assert "wrong: not worse by 0.01 is shown" in second["reason"]
+    assert "latency_ms: better than control is shown" in second["reason"]
+    assert "failed breaks its limit" in third["reason"]
+    latency = next(item for item in second["evidence"] if item["metric"] == "latency_ms")
+    assert latency["upper"] < -1.0  # in log units: at least 2.7 times faster
+    assert first["back_seconds"] < 2.0
+    assert third["back_seconds"] < 2.0
+
+
+def test_all_decisions_replay_to_the_bit(summary: dict[str, Any], workspace: Path) -> None:
+    for act in summary["acts"]:
+        records = StoreReader(workspace).decisions(act["rollout"])
+        assert len(records) == act["looks"] > 0
+        assert replay(records) == []
+
+
+def test_a_folder_in_use_is_refused(summary: dict[str, Any], workspace: Path) -> None:
+    command = [sys.executable, "-m", "abkit.cli", "demo", "--fast", "--workspace", str(workspace)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is not empty" in done.stderr

@@ -177,19 +177,22 @@ def uv_pip_install(*args: str | Path) -> bool:
 
 
 def install_lock(*, with_uv: bool) -> None:
-    """Install what the lock pins, every file checked against its hash, then this project."""
+    """Install what the lock pins, every file checked against its hash."""
     pinned = ("--require-hashes", "--requirement", LOCK)
+    say(f"3/3 installing what {shown(LOCK)} pins (some 300 MB) and the project")
+    if with_uv and uv_pip_install(*pinned):
+        return
+    say("uv did not do it; using plain pip, which takes some minutes")
+    if not pip("install", "--quiet", *pinned):
+        stop(f"could not install {shown(LOCK)}: see above. Is the package index reachable?")
+
+
+def install_project(*, with_uv: bool) -> None:
+    """Install this checkout itself, editable."""
     # The build backend is pinned in the lock too, so that nothing comes in unchecked.
     project = ("--no-deps", "--no-build-isolation", "--editable", ROOT)
-    say(f"3/3 installing what {shown(LOCK)} pins (some 300 MB) and the project")
-    if with_uv:
-        if uv_pip_install(*pinned) and uv_pip_install(*project):
-            return
-        say("uv could not install everything; trying plain pip, which takes some minutes")
-    else:
-        say("uv could not be installed; using plain pip, which takes some minutes")
-    if not (pip("install", "--quiet", *pinned) and pip("install", "--quiet", *project)):
-        stop(f"could not install {shown(LOCK)}: see above. Is the package index reachable?")
+    if not (uv_pip_install(*project) if with_uv else pip("install", "--quiet", *project)):
+        stop("the packages are installed, but not this project itself: see above")
 
 
 def ensure_environment() -> None:
@@ -202,7 +205,9 @@ def ensure_environment() -> None:
             return
         make_venv()
         STAMP.unlink(missing_ok=True)
-        install_lock(with_uv=install_uv())
+        with_uv = install_uv()
+        install_lock(with_uv=with_uv)
+        install_project(with_uv=with_uv)
         STAMP.write_text(fingerprint(), "utf-8")
     say(f"ready after {time.monotonic() - started:.0f} s")
 

@@ -200,11 +200,10 @@ def ramp(rollout: Rollout, records: Sequence[Record]) -> None:
                 if index > rollout.stage_index or rollout.state == "draft":
                     st.caption(f"needs {stage.min_units:,} units")
                     continue
-                epoch = rollout.allocations[index][0]
-                st.caption(
-                    f"{units.get(epoch, 0):,} units, {stage.min_units:,} needed"
-                    f"{', ' + words.duration_text(times[stage.name]) if stage.name in times else ''}"
-                )
+                met = units.get(rollout.allocations[index][0], 0)
+                spent = times.get(stage.name)
+                after = "" if spent is None else f", {words.duration_text(spent)}"
+                st.caption(f"{met:,} units, {stage.min_units:,} needed{after}")
 
 
 def _step_badge(rollout: Rollout, index: int) -> words.Badge:

@@ -237,7 +237,7 @@ class Frame:
         self._stage_strip(plot)
         self._right_labels(plot)
         place = {"x": 1, "xref": "paper", "xshift": 8, "xanchor": "left"}
-        below = {"y": 0, "yref": "paper", "yshift": -2, "yanchor": "top"}
+        below = {"y": 0, "yref": "paper", "yshift": -18, "yanchor": "top"}
         self._notes.append(note("time in UTC", self.palette.muted, **place, **below))
         layout = bare_layout(self.palette, height=plot + top + _BOTTOM)
         begin = self._spans[0][1] if self._spans else None

@@ -57,12 +57,15 @@ def comparison_over_time(
     """
     policy_item(rollout, metric)
     scale = Scale(rollout.experiment.metric(metric))
-    looks = [
-        look
-        for look in looks_of(records, metric)
-        if None not in (look.evidence["difference"], look.evidence["lower"])
-    ]
+    met = [x for x in looks_of(records, metric) if x.evidence["difference"] is not None]
+    looks = [look for look in met if look.evidence["lower"] is not None]
     frame = Frame(theme, rollout, records, height=400)
+    if not looks and met:
+        return frame.empty(
+            finding(met[-1].evidence, met[-1].record, rollout),
+            "a confidence sequence needs 25 events and 25 others in each variant; the evidence "
+            "below is exact and needs none",
+        )
     if not looks:
         return frame.empty(
             f"{metric}: nothing to compare yet",

@@ -165,10 +165,14 @@ def finding(evidence: Mapping[str, Any], record: Record, rollout: Rollout) -> st
         rate = "no units yet" if mean is None else scale.level(mean)
         verb = {"harmed": "breaks its limit", "shown": "keeps its limit", "open": "is open"}
         return f"{metric} {verb[where]}: {rate}, where {allowed}"
-    if None in (evidence["difference"], evidence["lower"]):
+    if evidence["difference"] is None:
         return f"{metric}: nothing to compare yet"
-    interval = scale.interval(evidence["lower"], evidence["upper"])
-    numbers = f"{scale.signed(evidence['difference'])} {interval}"
+    numbers = scale.signed(evidence["difference"])
+    if evidence["lower"] is None:
+        # The exact test may decide before an interval, which is asymptotic, can be given.
+        numbers += ", too few events for an interval"
+    else:
+        numbers += f" {scale.interval(evidence['lower'], evidence['upper'])}"
     if where == "harmed":
         return f"{metric} is worse: {numbers}"
     if where == "open":

@@ -200,10 +200,10 @@ class Segments:
             done = [self._seal(old) for old in retired]
             if segment is not None:
                 done.append(self._sync(segment))
+            self.has_failed_sync |= not all(done)
+            return all(done)
         finally:
             self._sync_lock.release()
-        self.has_failed_sync |= not all(done)
-        return all(done)
 
     def _sync(self, segment: Segment) -> bool:
         try:

@@ -3,7 +3,7 @@
 `h = md5("{salt}:{unit_id}")` in UTF-8. Hex digits 1-13 of h decide the variant, hex digits
 17-29 decide whether the unit is inside the rollout. 52 bits are exact in a double and in a
 signed 64-bit integer, so any SQL engine can audit an assignment. md5 is the one hash that gave
-equal buckets in all nine engines tried; nothing here is a matter of security.
+equal buckets in all nine engines tried.
 
 The functions in this module are frozen: changing one would re-randomise every running
 experiment. `tests/unit/test_bucketing.py` holds golden vectors as literals.
@@ -11,6 +11,7 @@ experiment. `tests/unit/test_bucketing.py` holds golden vectors as literals.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,21 +20,24 @@ if TYPE_CHECKING:
 
 try:
     # CPython's own md5 skips OpenSSL's set-up: half the time of hashlib.md5 on short input.
-    from _md5 import md5  # type: ignore[import-not-found, unused-ignore]
+    from _md5 import md5 as _md5  # type: ignore[import-not-found, unused-ignore]
 except ImportError:  # a build without it, such as some FIPS ones
-    from hashlib import md5
+    from hashlib import md5 as _openssl_md5
+
+    _md5 = partial(_openssl_md5, usedforsecurity=False)
+
+md5: Callable[[bytes], _Hash] = _md5
+"""The hash; nothing here is a matter of security."""
 
 SPACE = 1 << 52
 """Number of buckets; a share p of the traffic is the buckets below `round(p * SPACE)`."""
 
 THRESHOLD_BYTES = 7
 
-_md5: Callable[..., _Hash] = md5
-
 
 def digest(salt: str, unit_id: str) -> bytes:
     """The 16 raw digest bytes of a unit under a salt."""
-    return _md5(f"{salt}:{unit_id}".encode(), usedforsecurity=False).digest()
+    return md5(f"{salt}:{unit_id}".encode()).digest()
 
 
 def split_bucket(raw: bytes) -> int:

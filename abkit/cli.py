@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from abkit.errors import AbkitError, ConfigError, MissingExtraError
 
@@ -96,7 +95,9 @@ def _demo(options: argparse.Namespace) -> int:
     serve = options.dashboard
     if serve is None:
         serve = not options.json and sys.stdin.isatty() and sys.stdout.isatty()
-    return _serve_dashboard(workspace, DASHBOARD_PORT) if serve else 0
+    if serve:
+        _serve_dashboard(workspace, DASHBOARD_PORT)
+    return 0
 
 
 def _add_analyze(commands: Commands) -> None:
@@ -283,7 +284,7 @@ def _add_dashboard(commands: Commands) -> None:
     parser.set_defaults(run=lambda options: _serve_dashboard(options.workspace, options.port))
 
 
-def _serve_dashboard(workspace: Path, port: int) -> int:
+def _serve_dashboard(workspace: Path, port: int) -> NoReturn:
     _require("streamlit", "dashboard", "the dashboard runs on Streamlit")
     if not workspace.is_dir():
         msg = f"no workspace {str(workspace)!r}; `abkit demo` makes one"
@@ -291,11 +292,13 @@ def _serve_dashboard(workspace: Path, port: int) -> int:
     environment = os.environ | {"ABKIT_WORKSPACE": str(workspace.resolve())}
     # A byte-code cache that is switched off costs seconds in every process.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-m", "streamlit", "run", str(_dashboard_script())]
+    script = _dashboard_script()
+    command = [sys.executable, "-m", "streamlit", "run", script.name]
     command += ["--server.port", str(port), "--server.headless", "true"]
-    return subprocess.run(
-        command, env=environment, check=False, cwd=_dashboard_script().parent
-    ).returncode
+    # This process becomes the server: whoever stops it leaves nothing behind.
+    os.chdir(script.parent)  # where streamlit finds its settings
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
 
 
 def _dashboard_script() -> Path:

@@ -80,6 +80,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(20)
 
 
+def test_a_stopped_dashboard_leaves_nothing_behind(workspace: Path) -> None:
+    process, address = serve(workspace)
+    stop(process)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) != 0
+
+
 @pytest.fixture(scope="module")
 def address(workspace: Path) -> Iterator[str]:
     process, address = serve(workspace)

@@ -150,7 +150,7 @@ def analyze(
     *,
     unit: str,
     variant: str,
-    control: str,
+    control: str | int | bool,
     metrics: Sequence[str] | Mapping[str, Kind | None],
     weights: Mapping[str, float] | None = None,
     alpha: float = 0.05,
@@ -199,6 +199,8 @@ def analyze(
             check_choice(f"metric {name!r}", "kind", kind, ("proportion", "mean"))
     table = read_table(data, unit=unit, variant=variant, metrics=kinds, missing=missing)
     names = ", ".join(map(repr, table.counts))
+    # Variants are compared as text, the way DuckDB writes them: True is 'true', 1 is '1'.
+    control = str(control).lower() if type(control).__name__.startswith("bool") else str(control)
     if control not in table.counts:
         msg = f"column {variant!r} holds no control {control!r}; it holds {names}"
         raise DataError(msg)

@@ -129,12 +129,13 @@ def main(
     folder = _fresh_folder(workspace)
     console = Console(stderr=as_json, highlight=False)
     clock = DemoClock(time.time(), time.time() - HEAD_START_SECONDS, SPEED)
+    space = Workspace(folder, clock=clock)
+    space.create()  # before anything that takes long: the folder may be refused
     with ExitStack() as stack:
         console.print(f"starting {workers} serving processes, which train their own models")
         fleet = Fleet(folder, clock, workers=workers, seed=seed)
         stack.callback(fleet.kill)
         models = _train(console, seed)
-        space = Workspace(folder, clock=clock)
         space.publish(Experiment.create(EXPERIMENT, {models.teacher.name: 1.0}))
         fleet.wait_until_ready(models.fingerprint)
         controller = stack.enter_context(Controller(space, clock=clock))
@@ -194,6 +195,7 @@ class Fleet:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
+                    process_group=0,  # Ctrl-C is for the parent, which stops them
                 )
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import signal
 import sys
 import time
@@ -149,6 +150,7 @@ class Server:
 
 def main(text: str) -> None:
     """Serve until SIGTERM, then report as one line of JSON."""
+    parent = os.getppid()
     settings = Settings(**json.loads(text))
     clock = DemoClock(*settings.clock)
     sample = load_sample()
@@ -173,6 +175,7 @@ def main(text: str) -> None:
         sys.stdin.readline()
         times = arrivals(settings.rate, since=clock(), seed=seed)
         for number, due in enumerate(times):
+            stopping |= os.getppid() != parent  # nobody is left to stop us
             while (now := clock()) < due and not stopping:
                 server.labels(now)
                 time.sleep(min(0.005, (due - now) / clock.speed))

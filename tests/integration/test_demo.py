@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -70,3 +71,21 @@ def test_a_folder_in_use_is_refused(summary: dict[str, Any], workspace: Path) ->
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "is not empty" in done.stderr
+
+
+def test_ctrl_c_ends_the_demo_quietly_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "interrupted"
+    command = [sys.executable, "-m", "abkit.cli", "demo", "--fast", "--workspace", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:  # the workers serve once the first act is announced
+        if "Act 1" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    running = subprocess.run(
+        ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+    ).stdout
+    assert str(folder) not in running

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+import data
 import words
 from abkit.plots import Scale, e_value_text, rule_text, standing
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 CHART_CONFIG = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 _PUNCTUATION = str.maketrans({character: f"\\{character}" for character in string.punctuation})
 _JOINER = "\N{WORD JOINER}"
+_STAY = "\N{NO-BREAK SPACE}"
 
 
 def theme() -> Theme:
@@ -47,6 +49,23 @@ def inert(text: str) -> str:
     for part in ("://", "www.", "@"):
         flat = flat.replace(part, part[:1] + _JOINER + part[1:])
     return flat.translate(_PUNCTUATION)
+
+
+def seed(key: str, options: Sequence[object], choice: object) -> None:
+    """Choose for a widget where neither the address nor the visitor has chosen lawfully.
+
+    A widget's default would not stand in the address; what is chosen does, so that every view is
+    an address that shows the same tomorrow.
+    """
+    named = {str(option) for option in options}
+    asked = st.query_params.get(key) in named if key not in st.session_state else False
+    if not asked and st.session_state.get(key) not in options:
+        st.session_state[key] = choice
+
+
+def quiet(*lines: str) -> None:
+    """Smaller, greyer lines of plain text."""
+    st.markdown("  \n".join(f":small[:gray[{inert(line)}]]" for line in lines if line))
 
 
 def badge(item: words.Badge) -> None:
@@ -132,12 +151,13 @@ def _notice(title: str, detail: str, remedy: str, command: str) -> None:
 # ---- one rollout ---------------------------------------------------------------------------------
 
 
-def verdict(found: words.Verdict) -> None:
+def verdict(rollout: Rollout, found: words.Verdict) -> None:
     """The conclusion, the reason with its numbers, and what would change it."""
+    state = words.STATES[rollout.state]
     with st.container(border=True, gap="small"):
-        st.markdown(f"#### {inert(found.headline)}")
+        st.markdown(f"### :{state.colour}[{state.glyph}] {inert(found.headline)}")
         st.text(found.reason)
-        st.text(f"What would change it: {found.change}")
+        quiet(f"What would change it: {found.change}")
 
 
 def tiles(rollout: Rollout, record: Record) -> None:
@@ -153,32 +173,38 @@ def tiles(rollout: Rollout, record: Record) -> None:
 
 def _tile(rollout: Rollout, record: Record, item: Mapping[str, Any]) -> None:
     scale = Scale(rollout.experiment.metric(item["metric"]))
-    state = words.STANDINGS[standing(item, record)]
     with st.container(horizontal=True, horizontal_alignment="distribute", gap="small"):
-        st.markdown(f"**{inert(item['metric'])}** {item['role']}", width="content")
-        badge(state)
-    treatment, control = (
-        None if item[key] is None else scale.level(item[key])
-        for key in ("mean_treatment", "mean_control")
-    )
+        st.markdown(f"**{inert(item['metric'])}**", width="content")
+        badge(words.STANDINGS[standing(item, record)])
     known = item["difference"] is not None
-    value = scale.signed(item["difference"]) if known else treatment or "no data"
-    st.metric(item["metric"], value, label_visibility="collapsed")
+    value = scale.signed(item["difference"]) if known else _level(scale, item["mean_treatment"])
+    st.metric(item["metric"], value or "no data", label_visibility="collapsed")
+    guards = item["role"] == "guardrail"
+    harm = f"Guardrail, halts on harm: {_of(item, record, 'halt')}" if guards else ""
+    must = "Must show" if guards else "Objective, must show"
+    rule = f"{must} {rule_text(rollout, item['metric'])}: {_of(item, record, 'promote')}"
+    quiet(*_numbers(rollout, item, scale))
+    quiet(harm, rule)
+
+
+def _numbers(rollout: Rollout, item: Mapping[str, Any], scale: Scale) -> list[str]:
+    """The interval, and the levels that it compares, with their units."""
+    treatment, control = (
+        _level(scale, item[key]) or "no value" for key in ("mean_treatment", "mean_control")
+    )
+    n_treatment, n_control = f"{item['n_treatment']:,}", f"{item['n_control']:,}"
+    if item["difference"] is None:
+        return [f"{n_treatment} units of treatment"]
     lines = []
-    if known and item["lower"] is not None:
+    if item["lower"] is not None:
         level = f"{100 * (1 - rollout.policy.beta):g} %"
-        lines.append(f"{scale.interval(item['lower'], item['upper'])} at {level}, at every look")
-    if known:
-        lines.append(f"{treatment or 'no value'} against {control or 'no value'}")
-    units = f"{item['n_treatment']:,} units"
-    paired = item["basis"] == "paired"
-    both = f"{units} that both answered" if paired else f"{units} and {item['n_control']:,}"
-    lines.append(both if known else units)
-    lines.append(f"Must show: {rule_text(rollout, item['metric'])}, {_of(item, record, 'promote')}")
-    if item["role"] == "guardrail":
-        lines.append(f"Halts on harm, {_of(item, record, 'halt')}")
-    for line in lines:
-        st.caption(inert(line))
+        interval = scale.interval(item["lower"], item["upper"])
+        lines.append(f"{interval} {scale.unit}, {level} at every look".replace("  ", " "))
+    if item["relative_risk"] is not None:
+        lines.append(f"relative risk {item['relative_risk']:.2f}")
+    if item["basis"] == "paired":
+        return [*lines, f"{treatment} against {control}, {n_treatment} units that both answered"]
+    return [*lines, f"{treatment} ({n_treatment} units) against {control} ({n_control})"]
 
 
 def _of(item: Mapping[str, Any], record: Record, action: str) -> str:
@@ -192,18 +218,20 @@ def ramp(rollout: Rollout, records: Sequence[Record]) -> None:
     times = _seconds_by_stage(records, rollout)
     with st.container(horizontal=True, gap="small"):
         for index, stage in enumerate(rollout.stages):
-            with st.container(border=True, width=208, gap="xsmall"):
+            with st.container(border=True, width=208, height="stretch", gap="xsmall"):
                 state = _step_badge(rollout, index)
                 with st.container(horizontal=True, horizontal_alignment="distribute"):
                     st.markdown(f"**{inert(stage.name)}**", width="content")
                     badge(state)
                 if index > rollout.stage_index or rollout.state == "draft":
-                    st.caption(f"needs {stage.min_units:,} units")
+                    quiet(f"needs {stage.min_units:,} units")
                     continue
                 met = units.get(rollout.allocations[index][0], 0)
                 spent = times.get(stage.name)
-                after = "" if spent is None else f", {words.duration_text(spent)}"
-                st.caption(f"{met:,} units, {stage.min_units:,} needed{after}")
+                quiet(
+                    f"{met:,} of {stage.min_units:,} units",
+                    "just begun" if spent is None else f"for {words.duration_text(spent)}",
+                )
 
 
 def _step_badge(rollout: Rollout, index: int) -> words.Badge:
@@ -244,19 +272,38 @@ def _seconds_by_stage(records: Sequence[Record], rollout: Rollout) -> dict[str, 
     return found
 
 
-def log_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The decision log as a table, the newest first."""
-    return [
-        {
-            "look": record["look"],
-            "time (UTC)": words.moment_text(record["time"]).removesuffix(" UTC"),
-            "stage": record["stage"],
-            "decision": words.ACTIONS[record["action"]],
-            "state after it": words.STATES[record["state"]].text,
-            "reason": record["reason"],
-        }
+def log_rows(rollout: Rollout, records: Sequence[Record]) -> list[dict[str, str]]:
+    """The decision log as rows of Markdown, the newest first; text from data is inert.
+
+    What a person did last stands in the rollout's state alone, so it is put on top.
+    """
+    rows = [
+        _log_row(record, words.ACTIONS[record["action"]], f"{record['look']:,}")
         for record in reversed(records)
     ]
+    by_hand = rollout.actor not in ("abkit", "") and rollout.changed != rollout.started
+    if by_hand and rollout.state != "superseded":
+        act = {
+            "time": rollout.changed,
+            "stage": rollout.stage.name,
+            "actor": rollout.actor,
+            "reason": rollout.reason,
+        }
+        rows.insert(0, _log_row(act, words.STATES[rollout.state]))
+    return rows
+
+
+def _log_row(act: Record, done: words.Badge, look: str = "") -> dict[str, str]:
+    return {
+        "Look": look,
+        "Time in UTC": inert(words.moment_text(act["time"]).removesuffix(" UTC")).replace(
+            " ", _STAY
+        ),
+        "Stage": inert(act["stage"]),
+        "Decision": f":{done.colour}[{done.glyph}]{_STAY}{done.word}",
+        "By": inert(act["actor"]),
+        "Reason": inert(act["reason"]),
+    }
 
 
 def evidence_rows(rollout: Rollout, record: Record) -> list[dict[str, Any]]:
@@ -301,4 +348,4 @@ def events(found: Sequence[WriterCounts]) -> None:
         lost = f"{unexplained:,} events unaccounted for"
         badge(words.Badge("\N{BLACK UP-POINTING TRIANGLE}", lost, "yellow"))
         whole = whole.replace("=", "against")
-    st.caption(whole + (rest if dropped or quarantined or unexplained else "") + who)
+    quiet(whole + (rest if dropped or quarantined or unexplained else "") + who)

@@ -33,6 +33,7 @@ Stamp = tuple[int, int, int]
 Problem = Literal["no_workspace", "missing", "unpublished", "damaged"]
 
 WORKSPACE_VARIABLE = "ABKIT_WORKSPACE"
+PUBLISHED = Path("store") / "published.duckdb"
 MOST_LOOKS = 1_000
 NEWEST_LOOKS = 24
 # What charts and tables need; the rest of a record is read when somebody opens it.
@@ -129,11 +130,10 @@ def published() -> Published:
         Unavailable: the controller has not published yet.
     """
     path = workspace_path()
-    file = path / "store" / "published.duckdb"
-    stamp = _stamp(file)
+    stamp = _stamp(path / PUBLISHED)
     if not any(stamp):
         raise Unavailable("unpublished", "the controller has not published yet", path)
-    return Published(path, stamp, max(0.0, time.time() - stamp[0] / 1e9))
+    return Published(path, stamp, _age(stamp))
 
 
 def decisions(source: Published, key: str) -> tuple[Record, ...]:
@@ -293,6 +293,11 @@ def _read(path: str, question: Callable[[StoreReader], _T]) -> _T:
 def _words(error: Exception) -> str:
     """An error for people: abkit's own say what to do, others only what kind they are."""
     return str(error) if isinstance(error, AbkitError) else f"not readable ({type(error).__name__})"
+
+
+def _age(stamp: Stamp) -> float:
+    """Seconds since a file was written, by this machine's clock."""
+    return max(0.0, time.time() - stamp[0] / 1e9)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -53,12 +53,12 @@ STATES: Mapping[str, Badge] = {
     "halted": Badge("\N{BLACK DIAMOND}", "halted", "orange"),
     "rolled_back": Badge("\N{BLACK DIAMOND}", "rolled back", "orange"),
 }
-ACTIONS: Mapping[str, str] = {
-    "continue": "continue",
-    "advance": "\N{RIGHTWARDS ARROW} advance",
-    "promote": "\N{WHITE CIRCLE} promote",
-    "hold": "\N{BLACK UP-POINTING TRIANGLE} hold",
-    "halt": "\N{BLACK DIAMOND} halt",
+ACTIONS: Mapping[str, Badge] = {
+    "continue": Badge("\N{MIDDLE DOT}", "continue"),
+    "advance": Badge("\N{RIGHTWARDS ARROW}", "advance"),
+    "promote": Badge("\N{WHITE CIRCLE}", "promote", "blue"),
+    "hold": Badge("\N{BLACK UP-POINTING TRIANGLE}", "hold", "yellow"),
+    "halt": Badge("\N{BLACK DIAMOND}", "halt", "orange"),
 }
 STANDINGS: Mapping[str, Badge] = {
     "harmed": Badge("\N{BLACK DIAMOND}", "harm shown", "orange"),
@@ -92,21 +92,20 @@ def verdict(rollout: Rollout, records: Sequence[Record]) -> Verdict:
     last = records[-1] if records else None
     if rollout.live or rollout.state == "draft":
         return _undecided(rollout, last)
-    everyone = f"{rollout.control} answers everyone"
     if rollout.state in ("halted", "rolled_back"):
         harmed = _findings(rollout, last, "harmed")
         by_hand = last is None or last["action"] != "halt"
         headline = f"{_word(rollout)} by {rollout.actor}" if by_hand else "; ".join(harmed)
-        change = f"Nothing: this is final, and {everyone}. A new attempt is a new rollout."
+        change = "nothing, this is final; a new attempt is a new rollout."
         return Verdict(headline or _word(rollout), rollout.reason, change)
     decided = next((item for item in reversed(records) if item["action"] == "promote"), None)
     headline = "; ".join(_findings(rollout, decided, "shown")) or "Promoted"
     if rollout.state == "superseded":
         reason = rollout.reason if decided is None else decided["reason"]
-        return Verdict(headline, reason, f"Over: it was {rollout.reason}.")
+        return Verdict(headline, reason, f"nothing, it was {rollout.reason}.")
     change = (
-        "Guardrails are watched until promotion, not after it. "
-        f"`abkit rollout rollback` makes {rollout.control} answer everyone at once."
+        "guardrails are watched until promotion, not after it; "
+        f"abkit rollout rollback makes {rollout.control} answer everyone at once."
     )
     return Verdict(headline, rollout.reason, change)
 
@@ -114,7 +113,7 @@ def verdict(rollout: Rollout, records: Sequence[Record]) -> Verdict:
 def _undecided(rollout: Rollout, last: Record | None) -> Verdict:
     policy = rollout.policy
     if rollout.state == "draft":
-        return Verdict("Not started", rollout.reason, "`abkit rollout start` begins stage 1.")
+        return Verdict("Not started", rollout.reason, "abkit rollout start begins its first stage.")
     halts = f"A guardrail's harm e-value of {policy.halt_threshold:,.0f} halts it"
     if last is None:
         return Verdict("No look yet", "the controller has not looked yet", f"{halts}.")
@@ -124,13 +123,12 @@ def _undecided(rollout: Rollout, last: Record | None) -> Verdict:
     )
     halts += f"; the highest is {e_value_text(worst['e_harm'])} ({worst['metric']})."
     if rollout.state == "hold":
-        change = f"A person decides: `abkit rollout resume` or `abkit rollout halt`. {halts}"
+        change = f"a person decides: abkit rollout resume, or abkit rollout halt. {halts}"
         return Verdict("On hold: it needs a person", rollout.reason, change)
     final = rollout.stage_index + 1 == len(rollout.stages)
-    what = "Promotion" if final else f"Stage {rollout.stages[rollout.stage_index + 1].name!r}"
-    return Verdict(
-        "No harm shown, and not decided yet", last["reason"], f"{what} waits for the above. {halts}"
-    )
+    what = "promotion" if final else f"stage {rollout.stages[rollout.stage_index + 1].name!r}"
+    change = f"{what} waits for what is missing above. {halts}"
+    return Verdict("No harm shown, and not decided yet", last["reason"], change)
 
 
 def _findings(rollout: Rollout, record: Record | None, wanted: str) -> list[str]:
@@ -194,9 +192,9 @@ def headline(found: Iterable[tuple[Rollout, Attention]]) -> str:
     ranks = [item.rank for _, item in found]
     urgent, live = ranks.count(0), ranks.count(1)
     if urgent:
-        return f"{_count(urgent, 'rollout needs', 'rollouts need')} attention"
+        return f"{count_text(urgent, 'rollout needs', 'rollouts need')} attention"
     if live:
-        return f"{_count(live, 'rollout is', 'rollouts are')} live, no harm shown"
+        return f"{count_text(live, 'rollout is', 'rollouts are')} live, no harm shown"
     return "All quiet: nothing is being rolled out"
 
 
@@ -244,7 +242,8 @@ def age_badge(seconds: float, *, live: bool) -> Badge:
     return Badge("\N{BLACK CIRCLE}" if live else "\N{MIDDLE DOT}", f"data {age} old")
 
 
-def _count(number: int, one: str, many: str) -> str:
+def count_text(number: int, one: str, many: str) -> str:
+    """A number with its noun: "1 look", "19 looks"."""
     return f"{number:,} {one if number == 1 else many}"
 
 
@@ -252,7 +251,9 @@ def history(rollout: Rollout) -> str:
     """When it moved last, after how long, and by whom."""
     if rollout.started is None or rollout.changed is None:
         return "not started"
-    word = "started" if rollout.changed == rollout.started else STATES[rollout.state].word
-    after = duration_text(rollout.changed - rollout.started)
-    took = "" if word == "started" else f", {after} after its start"
-    return f"{word} {moment_text(rollout.changed)} by {rollout.actor}{took}"
+    after = f", {duration_text(rollout.changed - rollout.started)} after its start"
+    if rollout.changed == rollout.started:
+        word, after = "started", ""
+    else:
+        word = "last moved" if rollout.live else STATES[rollout.state].word
+    return f"{word} {moment_text(rollout.changed)} by {rollout.actor}{after}"

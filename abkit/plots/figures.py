@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from abkit.errors import DataError
-from abkit.plots.frame import PALETTES, Frame, across, bare_layout, inert, iso, note, trace
+from abkit.plots.frame import (
+    PALETTES,
+    Frame,
+    across,
+    bare_layout,
+    edge_notes,
+    inert,
+    iso,
+    point,
+    trace,
+)
 from abkit.plots.looks import (
     MOST_POINTS,
     decision_zone,
@@ -34,7 +44,6 @@ if TYPE_CHECKING:
 
     from abkit.plots.frame import Theme
     from abkit.plots.looks import Look, Mark, Record
-    from abkit.plots.words import Standing
     from abkit.rollout import Rollout
 
 
@@ -204,57 +213,37 @@ def harm_sparkline(
         theme: "light" or "dark".
     """
     palette = PALETTES[theme]
-    guardrails = [item.metric for item in rollout.policy.guardrails]
-    logs: dict[str, list[tuple[str, float, Standing]]] = {}
-    for metric in guardrails:
-        looks = thinned(list(looks_of(records, metric)), most=120)
-        logs[metric] = [
-            (iso(look.time), _log10(look.evidence["e_harm"]), look.standing) for look in looks
-        ]
     threshold = math.log10(rollout.policy.halt_threshold)
-    low, high = -1.2, threshold + 0.9
+    low, high = -1.2, threshold + 1.0
+    guarded = [item.metric for item in rollout.policy.guardrails]
+    found = {metric: list(looks_of(records, metric)) for metric in guarded}
+    last = {metric: looks[-1] for metric, looks in found.items() if looks}
+    worst = max(last, key=lambda metric: float(last[metric].evidence["e_harm"]), default="")
     data: list[dict[str, Any]] = []
-    for metric, points in logs.items():
-        if not points:
-            continue
-        x, y, standings = zip(*points, strict=True)
-        harmed = standings[-1] == "harmed"
-        heights = [min(max(value, low), high) for value in y]
-        line = {"color": palette.muted, "width": 1.5}
+    notes = [(threshold, f"halts at {rollout.policy.halt_threshold:,.0f}", palette.muted)]
+    for metric, newest in last.items():
+        looks = thinned(found[metric], most=120)
+        heights = [min(max(_log10(look.evidence["e_harm"]), low), high) for look in looks]
+        harmed = newest.standing == "harmed"
+        tells = metric == worst
+        ink = palette.bad if harmed else palette.ink if tells else palette.muted
+        line = {"color": palette.ink if tells else palette.muted, "width": 1.8 if tells else 1.0}
+        x = [iso(look.time) for look in looks]
         data.append(trace(x, heights, line=line, name=metric, hoverinfo="skip"))
-        data.append(
-            trace(
-                x[-1:],
-                heights[-1:],
-                mode="markers",
-                name=metric,
-                hoverinfo="skip",
-                marker={
-                    "symbol": "diamond" if harmed else "circle",
-                    "size": 9 if harmed else 5,
-                    "color": palette.bad if harmed else palette.muted,
-                },
-            )
-        )
-    layout = bare_layout(palette, height=84) | {
-        "margin": {"l": 4, "r": 10, "t": 6, "b": 6},
+        marker = {"symbol": "diamond", "size": 11} if harmed else {"symbol": "circle", "size": 6}
+        data.append(point(newest.time, heights[-1], {**marker, "color": ink}))
+        if tells:
+            value = e_value_text(newest.evidence["e_harm"])
+            notes.append((heights[-1], f"<b>{inert(metric)} {value}</b>", ink))
+    layout = bare_layout(palette, height=104) | {
+        "margin": {"l": 4, "r": 140, "t": 10, "b": 8},
         "xaxis": {"visible": False, "fixedrange": True, "type": "date"},
         "yaxis": {"visible": False, "fixedrange": True, "range": [low, high]},
         "shapes": [
             across(threshold, palette.muted, "dash"),
-            across(0.0, palette.faint, "solid"),
+            across(0.0, palette.faint, "solid") | {"layer": "below"},
         ],
-        "annotations": [
-            note(
-                f"halts at {rollout.policy.halt_threshold:,.0f}",
-                palette.muted,
-                x=0,
-                xref="paper",
-                y=threshold,
-                xanchor="left",
-                yanchor="top",
-            )
-        ],
+        "annotations": edge_notes(notes, (low, high), 86),
     }
     return go.Figure({"data": data, "layout": layout}, _validate=False)
 
@@ -275,7 +264,8 @@ def traffic_over_time(
         theme: "light" or "dark".
     """
     frame = Frame(theme, rollout, records, height=250)
-    rows = [row for row in rows if rollout.first_epoch <= row["epoch"] <= rollout.last_epoch]
+    planned = {epoch for epoch, _ in rollout.allocations}  # what follows a halt is not among them
+    rows = [row for row in rows if row["epoch"] in planned]
     if not rows:
         return frame.empty("no exposures yet", "serving code calls `expose` when a unit is met")
     minutes, step = time_steps([row["minute"] for row in rows])
@@ -286,6 +276,12 @@ def traffic_over_time(
             totals[row["variant"]] += row["exposures"]
             start = minutes[(row["minute"] - minutes[0]) // step]
             heights[row["variant"]][start] += row["exposures"]
+    title = (
+        f"{totals[rollout.treatment]:,} exposures to {rollout.treatment}, "
+        f"{totals[rollout.control]:,} to {rollout.control}"
+    )
+    if len(minutes) < 3:
+        return frame.empty(title, "their course is drawn from the third minute on")
     top = max(max(counts.values()) for counts in heights.values())
     frame.range_y(0, 1.15 * max(1, top))
     x = [f"{minute:%Y-%m-%d %H:%M:%S}" for minute in (*minutes, minutes[-1] + step)]
@@ -295,13 +291,10 @@ def traffic_over_time(
         treated = variant == rollout.treatment
         line = {"color": styles[variant], "width": 2 if treated else 1.2, "shape": "hv"}
         frame.add(trace(x, y, line=line, name=inert(variant), hovertemplate="%{y:,} exposures"))
-        frame.label(y[-1], variant, frame.palette.ink if treated else frame.palette.muted)
+        seen = [n for minute, n in counts.items() if frame.shows(minute)]
+        frame.label(seen[-1] if seen else 0, variant, styles[variant])
     frame.ticks("", sign=False)
     per = "minute" if step == timedelta(minutes=1) else f"{step // timedelta(minutes=1)} minutes"
-    title = (
-        f"{totals[rollout.treatment]:,} exposures to {rollout.treatment}, "
-        f"{totals[rollout.control]:,} to {rollout.control}"
-    )
     return frame.figure(title, f"exposures per {per}, of the units in this rollout")
 
 
@@ -346,10 +339,10 @@ def _evidence_words(last: Look, rollout: Rollout, *, guards: bool) -> tuple[str,
         title = f"{metric}, {words}: shown, e-value {rule} of {promotes:,.0f} needed"
     else:
         title = f"{metric}, {words}: not shown, e-value {rule} of {promotes:,.0f} needed"
-    subtitle = "e-values on a logarithmic axis, valid at every look"
+    subtitle = "e-values, logarithmic axis, valid at every look"
     if guards:
         alarm = f"{100 * rollout.policy.alpha:g} %"
-        subtitle += f"; a false halt has a probability below {alarm} over the whole rollout"
+        subtitle += f"; a false halt is less likely than {alarm} over the whole rollout"
     return title, subtitle
 
 

@@ -174,7 +174,7 @@ class Frame:
         """The newest value, named at the right edge."""
         ink = colour or self.palette.ink
         if not self.marks and self._range[0] <= y <= self._range[1]:
-            self.add(_point(self._until, y, {"size": 7, "color": ink}))
+            self.add(point(self._until, y, {"size": 7, "color": ink}))
         self.label(y, words, ink, strong=True)
 
     def interval_bar(self, last: Look, scale: Scale, colour: str | None) -> None:
@@ -193,7 +193,7 @@ class Frame:
             "width": 6,
         }
         marker = {"size": 8 if not self.marks else 0.1, "color": ink}
-        self.add(_point(last.time, middle, marker) | {"error_y": error})
+        self.add(point(last.time, middle, marker) | {"error_y": error})
         self.label(middle, scale.signed(last.evidence["difference"]), ink, strong=True)
 
     def marks_at(self, y: float, colour: str | None) -> None:
@@ -205,7 +205,7 @@ class Frame:
             edge = {"width": 1.5, "color": self.palette.page}
             diamond = {"symbol": "diamond", "size": 14, "line": edge}
             promoted = mark.action == "promote"
-            self.add(_point(mark.time, y, {"color": ink, **(ring if promoted else diamond)}))
+            self.add(point(mark.time, y, {"color": ink, **(ring if promoted else diamond)}))
             glyph = "\N{WHITE CIRCLE}" if promoted else "\N{BLACK DIAMOND}"
             self.label(y, f"{glyph} {mark.words}\n{clock_text(mark.time)}", ink)
 
@@ -235,7 +235,7 @@ class Frame:
         top = 8 + lines + _STRIP
         plot = self._height - _BOTTOM - 1
         self._stage_strip(plot)
-        self._right_labels(plot)
+        self._notes += edge_notes(self._labels, self._range, plot)
         place = {"x": 1, "xref": "paper", "xshift": 8, "xanchor": "left"}
         below = {"y": 0, "yref": "paper", "yshift": -18, "yanchor": "top"}
         self._notes.append(note("time in UTC", self.palette.muted, **place, **below))
@@ -302,18 +302,9 @@ class Frame:
                 anchor = {"xanchor": "left", "yanchor": "bottom"}
                 self._notes.append(note(inert(name), self.palette.muted, **place, **anchor))
 
-    def _right_labels(self, plot: float) -> None:
-        """Labels at the right edge, pushed apart where they would touch."""
-        low, high = self._range
-        wanted = [
-            (plot * (high - min(max(y, low), high)) / (high - low), 1 + text.count("<br>"))
-            for y, text, _ in self._labels
-        ]
-        placed = _spread(wanted, plot)
-        for (_, text, colour), pixels in zip(self._labels, placed, strict=True):
-            place = {"x": 1, "xref": "paper", "xshift": 8, "yref": "paper", "y": 1 - pixels / plot}
-            anchor = {"xanchor": "left", "yanchor": "middle"}
-            self._notes.append(note(text, colour, **place, **anchor))
+    def shows(self, moment: datetime) -> bool:
+        """Whether a moment in UTC lies before the right edge."""
+        return not self._spans or moment.replace(tzinfo=UTC).timestamp() <= self._until
 
 
 def trace(x: Sequence[str], y: Sequence[float], **rest: Any) -> dict[str, Any]:
@@ -321,7 +312,7 @@ def trace(x: Sequence[str], y: Sequence[float], **rest: Any) -> dict[str, Any]:
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), **rest}
 
 
-def _point(seconds: float, y: float, marker: dict[str, Any]) -> dict[str, Any]:
+def point(seconds: float, y: float, marker: dict[str, Any]) -> dict[str, Any]:
     """One mark, drawn whole where it touches the edge."""
     whole = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "cliponaxis": False}
     return trace([iso(seconds)], [y], **whole)
@@ -369,6 +360,28 @@ def iso(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S.%f}"
 
 
+def edge_notes(
+    labels: Sequence[tuple[float, str, str]], reach: tuple[float, float], plot: float
+) -> list[dict[str, Any]]:
+    """Labels at the right edge, pushed apart where they would touch.
+
+    Args:
+        labels: value, inert text and colour of each.
+        reach: the two ends of the y axis.
+        plot: height of the plot area in pixels.
+    """
+    low, high = reach
+    wanted = [
+        (plot * (high - min(max(y, low), high)) / (high - low), 1 + text.count("<br>"))
+        for y, text, _ in labels
+    ]
+    notes: list[dict[str, Any]] = []
+    for (_, text, colour), pixels in zip(labels, _spread(wanted, plot), strict=True):
+        place = {"x": 1, "xref": "paper", "xshift": 8, "yref": "paper", "y": 1 - pixels / plot}
+        notes.append(note(text, colour, **place, xanchor="left", yanchor="middle"))
+    return notes
+
+
 def _spread(wanted: Sequence[tuple[float, int]], plot: float) -> list[float]:
     """Centres in pixels from the top, so that labels of so many lines do not overlap."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index][0])
@@ -387,8 +400,8 @@ def _spread(wanted: Sequence[tuple[float, int]], plot: float) -> list[float]:
 
 def _heading(title: str, subtitle: str, palette: Palette) -> tuple[dict[str, Any], float]:
     """The title with its subtitle, wrapped for narrow screens, and its height in pixels."""
-    titles = textwrap.wrap(title, 68) or [""]
-    subtitles = textwrap.wrap(subtitle, 100)
+    titles = textwrap.wrap(title, 76) or [""]
+    subtitles = textwrap.wrap(subtitle, 112)
     text = "<br>".join(f"<b>{inert(line)}</b>" for line in titles)
     style = f"font-size:14px;color:{palette.muted}"
     text += "".join(f'<br><span style="{style}">{inert(line)}</span>' for line in subtitles)

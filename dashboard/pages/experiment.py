@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     from abkit.rollout import Rollout
 
-LIVE_SECONDS = 1.0
+LIVE_SECONDS = 0.5
 OVER_SECONDS = 5.0
 CHANGES = ("advance", "promote", "hold", "halt")
-MOST_ROWS = 200
+MOST_ROWS = 50
 
 
 def page() -> None:
-    """Choose a rollout; the rest of the page refreshes on its own."""
+    """Choose a rollout; all that depends on it refreshes on its own."""
     try:
         path = data.workspace_path()
         listing = data.listing()
     except data.Unavailable as found:
-        st.title("Experiment")
+        st.title("Experiment", anchor=False)
         components.problem(found)
         return
     if not listing.rollouts:
-        st.title("Experiment")
+        st.title("Experiment", anchor=False)
         components.damaged_files(listing.damaged)
         components.no_rollouts(path)
         return
@@ -40,7 +40,19 @@ def page() -> None:
     wanted = st.query_params.get("rollout")
     if wanted is not None and wanted not in keys:
         st.warning(f"There is no rollout {components.inert(wanted)} here; this is another one.")
-    key = st.selectbox("Rollout", keys, key="rollout", bind="query-params", width=360)
+    components.seed("rollout", keys, keys[0])
+    key = st.selectbox(
+        "Rollout",
+        keys,
+        index=None,
+        required=True,
+        key="rollout",
+        bind="query-params",
+        label_visibility="collapsed",
+        width=360,
+    )
+    if key is None:
+        return
     rollout = listing.find(key)
     live = rollout is not None and rollout.live
     st.fragment(show, run_every=LIVE_SECONDS if live else OVER_SECONDS)(key, tuple(keys))
@@ -69,11 +81,11 @@ def show(key: str, keys: tuple[str, ...]) -> None:
         records = data.decisions(source, key)
     except data.Unavailable as found:
         header(rollout, None)
-        components.verdict(words.verdict(rollout, ()))
+        components.verdict(rollout, words.verdict(rollout, ()))
         components.problem(found)
         return
     header(rollout, source)
-    components.verdict(words.verdict(rollout, records))
+    components.verdict(rollout, words.verdict(rollout, records))
     if records:
         alarms(records[-1])
         components.tiles(rollout, records[-1])
@@ -94,11 +106,9 @@ def header(rollout: Rollout, source: data.Published | None) -> None:
             components.badge(words.age_badge(source.age_seconds, live=rollout.live))
     answering = data.serving().get(rollout.experiment.key)
     now = "" if answering is None else f" Now {words.serving_words(answering)}."
-    st.caption(
-        components.inert(
-            f"{rollout.treatment} against {rollout.control} in {rollout.experiment.key}; "
-            f"{words.history(rollout)}.{now}"
-        )
+    components.quiet(
+        f"{rollout.treatment} against {rollout.control} in {rollout.experiment.key}; "
+        f"{words.history(rollout)}.{now}"
     )
 
 
@@ -120,15 +130,20 @@ def charts(rollout: Rollout, records: Sequence[data.Record], source: data.Publis
         if plots.standing(item, records[-1]) == "harmed"
     ]
     st.subheader("Comparison over time", anchor=False)
-    metric = st.segmented_control(
-        "Metric",
-        metrics,
-        default=(harmed or metrics)[0],
-        required=True,
-        key="metric",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    metric = metrics[0]
+    if len(metrics) > 1:
+        components.seed("metric", metrics, (harmed or metrics)[0])
+        metric = (
+            st.segmented_control(
+                "Metric",
+                metrics,
+                required=True,
+                key="metric",
+                bind="query-params",
+                label_visibility="collapsed",
+            )
+            or metric
+        )
     theme = components.theme()
     limits = {item.metric for item in rollout.policy.guardrails if item.test == "limit"}
     compare = plots.rate_over_time if metric in limits else plots.comparison_over_time
@@ -144,6 +159,7 @@ def log(rollout: Rollout, records: Sequence[data.Record], source: data.Published
     """The decision log, and the whole record of a chosen look."""
     st.subheader("Decisions", anchor=False)
     newest = records[-1]["look"]
+    components.seed("look", range(1, newest + 1), None)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         shown = st.segmented_control(
             "Show",
@@ -153,42 +169,39 @@ def log(rollout: Rollout, records: Sequence[data.Record], source: data.Published
             key="log",
             bind="query-params",
         )
-        look = st.selectbox(
+        # A field and no list: a list that grows at every look would close while somebody chooses.
+        look = st.number_input(
             "Record of look",
-            [record["look"] for record in reversed(records)],
-            index=None,
-            placeholder="choose a look",
+            min_value=1,
+            max_value=newest,
+            value=None,
+            step=1,
+            placeholder=f"1 to {newest:,}",
             key="look",
             bind="query-params",
             width=220,
         )
-    rows = [item for item in records if shown == "all looks" or item["action"] in CHANGES]
-    if not rows:
-        st.caption("No decision has changed anything yet.")
+    kept = [item for item in records if shown == "all looks" or item["action"] in CHANGES]
+    rows = components.log_rows(rollout, kept)
+    if rows:
+        st.table(
+            rows[:MOST_ROWS],
+            width="stretch",
+            border="horizontal",
+            hide_index=True,
+            alt="Decision log",
+        )
     else:
-        table(components.log_rows(rows[-MOST_ROWS:]))
-    whole = f"{newest:,} looks so far"
-    st.caption(whole if len(records) == newest else f"{whole}, the newest {len(records):,} shown")
+        components.quiet("No decision has changed anything yet.")
+    part = "" if len(records) == newest else f", the newest {len(records):,} are at hand"
+    cut = "" if len(rows) <= MOST_ROWS else f", the newest {MOST_ROWS} rows are shown"
+    components.quiet(f"{words.count_text(newest, 'look', 'looks')} so far{part}{cut}")
     if look is not None:
-        record(rollout, next(item for item in records if item["look"] == look), newest, source)
-
-
-def table(rows: list[dict[str, Any]]) -> None:
-    """Rows of the log; text from data is inert in it."""
-    st.dataframe(
-        rows,
-        hide_index=True,
-        column_config={
-            "look": st.column_config.NumberColumn(width=60, format="localized"),
-            "time (UTC)": st.column_config.TextColumn(width=150),
-            "stage": st.column_config.TextColumn(width=80),
-            "decision": st.column_config.TextColumn(width=100),
-            "state after it": st.column_config.TextColumn(width=130),
-            "reason": st.column_config.TextColumn(width="large"),
-        },
-        alt="Decision log, the newest first",
-        key="log-table",
-    )
+        chosen = next((item for item in records if item["look"] == look), None)
+        if chosen is None:
+            components.quiet(f"Look {look:,} is not among the newest that are at hand.")
+        else:
+            record(rollout, chosen, newest, source)
 
 
 def record(rollout: Rollout, light: data.Record, newest: int, source: data.Published) -> None:
@@ -204,7 +217,7 @@ def record(rollout: Rollout, light: data.Record, newest: int, source: data.Publi
         )
         whole = data.decision(source, light, newest=newest)
         if whole is None:
-            st.caption("The whole record is not in the published file any more.")
+            components.quiet("The whole record is not in the published file any more.")
         else:
             with st.expander("The record as stored"):
                 st.json(whole, expanded=1)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 2.0
 MOST_CARDS = 12
+MOST_LINES = 8
 
 
 def page() -> None:
@@ -24,7 +25,7 @@ def page() -> None:
         path = data.workspace_path()
         listing = data.listing()
     except data.Unavailable as found:
-        st.title("Experiments")
+        st.title("Experiments", anchor=False)
         components.problem(found)
         return
     source, missing = published()
@@ -35,11 +36,11 @@ def page() -> None:
         st.title(words.headline(ordered), anchor=False, width="content")
         if source is not None:
             components.badge(words.age_badge(source.age_seconds, live=live))
-    who_answers(listing)
     components.damaged_files(listing.damaged)
-    if not listing.rollouts and not listing.damaged:
+    if not listing.rollouts:
         components.no_rollouts(path)
         return
+    who_answers(listing)
     if missing is not None:
         components.problem(missing)
     for rollout, attention in ordered[:MOST_CARDS]:
@@ -60,9 +61,14 @@ def published() -> tuple[data.Published | None, data.Unavailable | None]:
 def who_answers(listing: data.Listing) -> None:
     """One line an experiment: which variant answers now."""
     known = data.serving()
-    for key in dict.fromkeys(item.experiment.key for item in listing.rollouts):
+    keys = list(dict.fromkeys(item.experiment.key for item in listing.rollouts))
+    lines = []
+    for key in keys[:MOST_LINES]:
         answer = words.serving_words(known[key]) if key in known else "not published"
-        st.markdown(f"**{components.inert(key)}**: {components.inert(answer)}")
+        lines.append(f"**{components.inert(key)}**: {components.inert(answer)}")
+    if len(keys) > MOST_LINES:
+        lines.append(f"and {len(keys) - MOST_LINES:,} more experiments")
+    st.markdown("  \n".join(lines))
 
 
 def card(rollout: Rollout, attention: words.Attention, source: data.Published | None) -> None:
@@ -70,32 +76,29 @@ def card(rollout: Rollout, attention: words.Attention, source: data.Published | 
     records, problem = looks(source, rollout.key)
     with st.container(border=True, key=f"card-{rollout.key}"):
         left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
-        with left:
+        with left, st.container(gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                components.badge(words.STATES[rollout.state])
                 st.page_link(
                     "pages/experiment.py",
-                    label=f"**{components.inert(rollout.key)}**",
+                    label=f"**{components.inert(rollout.key)}** \N{RIGHTWARDS ARROW}",
                     query_params={"rollout": rollout.key},
                 )
-                components.badge(words.STATES[rollout.state])
                 if attention.rank == 0:
                     components.badge(words.Badge("!", attention.words, "yellow"))
-            st.caption(
-                components.inert(
-                    f"{rollout.treatment} against {rollout.control}, stage "
-                    f"{rollout.stage_index + 1} of {len(rollout.stages)}: {rollout.stage.name}"
-                )
+            st.markdown(components.inert(words.verdict(rollout, records).headline))
+            components.quiet(
+                f"{rollout.treatment} against {rollout.control}, stage "
+                f"{rollout.stage_index + 1} of {len(rollout.stages)}: {rollout.stage.name}",
+                words.history(rollout),
             )
-            found = words.verdict(rollout, records)
-            st.markdown(components.inert(found.headline))
-            st.caption(components.inert(words.history(rollout)))
         with right:
             if problem:
-                st.caption(components.inert(problem))
+                components.quiet(problem)
             elif records:
                 figure = harm_sparkline(records, rollout=rollout, theme=components.theme())
                 components.chart(figure, key=f"spark-{rollout.key}")
-                st.caption(f"e-values of harm by guardrail, {records[-1]['look']:,} looks")
+                components.quiet(f"evidence of harm by guardrail, {records[-1]['look']:,} looks")
 
 
 def looks(source: data.Published | None, key: str) -> tuple[tuple[data.Record, ...], str]:

@@ -15,7 +15,7 @@ from abkit.workspace import Workspace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGES = Path(__file__).parents[2] / "dashboard" / "pages"
+SCREENS = Path(__file__).parents[2] / "dashboard" / "screens"
 
 
 def run(page: str, folder: Path | None, **query: str) -> AppTest:
@@ -23,12 +23,12 @@ def run(page: str, folder: Path | None, **query: str) -> AppTest:
         os.environ.pop("ABKIT_WORKSPACE", None)
     else:
         os.environ["ABKIT_WORKSPACE"] = str(folder)
-    app = AppTest.from_file(str(PAGES.parent / "app.py"), default_timeout=30)
+    app = AppTest.from_file(str(SCREENS.parent / "app.py"), default_timeout=30)
     for name, value in query.items():
         app.query_params[name] = value
     app.run()
     if page != "experiments.py":
-        app.switch_page(f"pages/{page}").run()
+        app.switch_page(f"screens/{page}").run()
     assert not app.exception, app.exception
     return app
 

@@ -80,7 +80,7 @@ def card(rollout: Rollout, attention: words.Attention, source: data.Published | 
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 components.badge(words.STATES[rollout.state])
                 st.page_link(
-                    "pages/experiment.py",
+                    "screens/experiment.py",
                     label=f"**{components.inert(rollout.key)}** \N{RIGHTWARDS ARROW}",
                     query_params={"rollout": rollout.key},
                 )

@@ -160,7 +160,11 @@ def _counted_guardrail(
         )
     )
     # Pairs can show harm in the dark. They are other units than the live ones: e-values multiply.
-    paired = _paired_log_e(rollout, guardrail.metric, observation, "greater", 0.0)
+    paired = (
+        0.0
+        if guardrail.test == "limit"
+        else _paired_log_e(rollout, guardrail.metric, observation, "greater", 0.0)
+    )
     return Evidence(
         metric=guardrail.metric,
         role="guardrail",

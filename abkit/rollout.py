@@ -221,7 +221,7 @@ class Rollout:
         rules = policy or Policy(guardrails=(Guardrail(metric="error"),))
         declared = {item.key for item in metrics}
         counted = tuple(
-            Metric(key=item.metric, kind="proportion", direction="decrease")
+            Metric(key=item.metric, kind="proportion", direction="decrease", aggregate="max")
             for item in rules.guardrails
             if item.test != "difference" and item.metric not in declared
         )

@@ -33,6 +33,7 @@ CHART_CONFIG = {"displayModeBar": False, "scrollZoom": False, "doubleClick": Fal
 _PUNCTUATION = str.maketrans({character: f"\\{character}" for character in string.punctuation})
 _JOINER = "\N{WORD JOINER}"
 _STAY = "\N{NO-BREAK SPACE}"
+_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
 
 def theme() -> Theme:
@@ -209,7 +210,8 @@ def _numbers(rollout: Rollout, item: Mapping[str, Any], scale: Scale) -> list[st
 
 def _of(item: Mapping[str, Any], record: Record, action: str) -> str:
     e_value = item["e_harm" if action == "halt" else "e_promote"]
-    return f"e-value {e_value_text(e_value)} of {record[f'{action}_threshold']:,.0f}"
+    text = f"e-value {e_value_text(e_value)} of {record[f'{action}_threshold']:,.0f}"
+    return text.replace(" ", _STAY).replace("-", _HYPHEN)
 
 
 def ramp(rollout: Rollout, records: Sequence[Record]) -> None:

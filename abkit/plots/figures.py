@@ -185,7 +185,8 @@ def evidence_over_time(
     frame.range_y(math.log10(floor), math.log10(ceiling))
     colour = frame.verdict_colour(last)
     for key, word, threshold, dash in lines:
-        logs = [_log10(look.evidence[key]) for look in shown]
+        # What is beyond the edge runs along it, up to the mark.
+        logs = [min(_log10(look.evidence[key]), math.log10(ceiling)) for look in shown]
         frame.line(shown, logs, name=word, dash=dash, says=_e_value_of(key, word))
         what = "halts at" if key == "e_harm" else f"{word} at"
         frame.level_line(_log10(threshold), f"{what} {threshold:,.0f}", dash="dash")

@@ -67,23 +67,30 @@ def show(key: str, keys: tuple[str, ...]) -> None:
     """
     try:
         listing = data.listing()
+        rollout = listing.find(key)
+        if {item.key for item in listing.rollouts} != set(keys):
+            st.rerun()
+        if rollout is None:
+            components.damaged_files(listing.damaged)
+        else:
+            everything(rollout)
     except data.Unavailable as found:
         components.problem(found)
-        return
-    rollout = listing.find(key)
-    if rollout is None:
-        components.damaged_files(listing.damaged)
-        return
-    if {item.key for item in listing.rollouts} != set(keys):
-        st.rerun()
+
+
+def everything(rollout: Rollout) -> None:
+    """One rollout, from the verdict down to the record.
+
+    Raises:
+        data.Unavailable: nothing is published yet, or it cannot be read.
+    """
     try:
         source = data.published()
-        records = data.decisions(source, key)
-    except data.Unavailable as found:
+        records = data.decisions(source, rollout.key)
+    except data.Unavailable:
         header(rollout, None)
         components.verdict(rollout, words.verdict(rollout, ()))
-        components.problem(found)
-        return
+        raise
     header(rollout, source)
     components.verdict(rollout, words.verdict(rollout, records))
     if records:

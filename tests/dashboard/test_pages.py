@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from abkit.client import Client
+from abkit.controller import Controller
+from abkit.decision import Guardrail, Policy
+from abkit.metrics import Metric
+from abkit.rollout import Rollout, Stage
+from abkit.store.reader import StoreReader
 from abkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -137,3 +145,127 @@ def test_a_damaged_state_file_is_named_and_hides_no_other(workspace: Path, tmp_p
     shown = text(run("experiments.py", copy))
     assert "by-hand.json" in shown
     assert "bad-canary" in shown
+
+
+def test_an_address_shows_the_same_view_again(workspace: Path) -> None:
+    view = {"rollout": "good-canary", "log": "all looks", "look": "2"}
+    app = run("experiment.py", workspace, **view)
+    assert app.selectbox(key="rollout").value == "good-canary"
+    assert app.segmented_control(key="log").value == "all looks"
+    assert app.number_input(key="look").value == 2
+    assert "Look 2" in text(app)
+
+
+def test_a_look_that_is_not_there_is_forgotten(workspace: Path) -> None:
+    app = run("experiment.py", workspace, rollout="good-canary", look="99999")
+    assert app.number_input(key="look").value is None
+
+
+def test_a_live_canary_says_what_it_waits_for(workspace: Path) -> None:
+    shown = text(run("experiment.py", workspace, rollout="live-canary"))
+    assert "No harm shown, and not decided yet" in shown
+    assert "harm e-value of 100 halts it" in shown
+    assert "of 100 units" in shown
+
+
+def test_what_a_person_did_stands_in_the_log(workspace: Path) -> None:
+    log = run("experiment.py", workspace, rollout="by-hand").table[0].value
+    assert "mallory" in log["By"].iloc[0]
+    assert "halted" in log["Decision"].iloc[0]
+
+
+def test_every_event_is_accounted_for(workspace: Path) -> None:
+    accepted = sum(item.accepted for item in StoreReader(workspace).writers())
+    told = f"{accepted:,} events accepted = {accepted:,} stored"
+    assert told in text(run("experiments.py", workspace))
+
+
+def test_before_anything_is_published_the_state_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "fresh"
+    plan = Rollout.plan("first", experiment="ranker", control="old", treatment="new")
+    Workspace(folder).start(plan)
+    for page in ("experiments.py", "experiment.py"):
+        app = run(page, folder)
+        assert "first" in text(app)
+        assert "Nothing published yet" in text(app)
+        assert f"abkit controller {folder}" in "".join(item.value for item in app.code)
+
+
+def test_a_published_file_of_another_shape_is_called_damaged(
+    workspace: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(workspace, copy)
+    published = copy / "store" / "published.duckdb"
+    published.unlink()
+    with duckdb.connect(published) as connection:
+        connection.execute("CREATE TABLE nothing (i INTEGER)")
+    for page in ("experiments.py", "experiment.py"):
+        assert "cannot be read" in text(run(page, copy))
+
+
+def test_free_text_everywhere_stays_text(tmp_path: Path) -> None:
+    folder = tmp_path / "hostile"
+    metric = Metric(key="error", direction="decrease", unit_of_measure="[u](https://evil.example)")
+    plan = Rollout.plan(
+        "hostile",
+        experiment="ranker",
+        control="old",
+        treatment="new",
+        metrics=(metric,),
+        policy=Policy(guardrails=(Guardrail(metric="error", test="difference", margin=1.0),)),
+        stages=(
+            Stage(name="![i](https://evil.example/x.png)", share=0.1),
+            Stage(name="<img src=x onerror=alert(1)> $y$ :red[z]", share=0.5),
+        ),
+    )
+    Workspace(folder).start(plan, actor="[me](https://evil.example)")
+    with Client(folder, poll_seconds=0.0) as client, Controller(folder) as controller:
+        for number in range(400):
+            assigned = client.assign("ranker", f"u{number}", default="old")
+            client.expose(assigned)
+            client.record(f"u{number}", "error", 1.0 + number % 7)
+        client.flush()
+        controller.tick()
+    effective = re.compile(r"(?<!\\)(\]\(|<img|\$y|:red\[)|://")
+    for page in ("experiments.py", "experiment.py"):
+        app = run(page, folder)
+        values = [str(item.value) for item in (*app.markdown, *app.caption, *app.title)]
+        assert any("evil" in value for value in values)
+        assert [value for value in values if effective.search(value)] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.61, "0.6 s"),
+        (59, "59 s"),
+        (587, "9 min 47 s"),
+        (7_380, "2 h 3 min"),
+        (180_000, "2 d 2 h"),
+    ],
+)
+def test_the_age_of_data_is_told_in_its_largest_units(seconds: float, said: str) -> None:
+    import words
+
+    assert said in words.age_badge(seconds, live=False).text
+    assert words.age_badge(seconds, live=False).colour == "gray"
+    assert words.age_badge(seconds, live=True).colour == ("gray" if seconds < 30 else "yellow")
+
+
+def test_only_new_looks_are_read(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import data
+
+    asked: list[int | None] = []
+    real = StoreReader.decisions
+
+    def counted(self: StoreReader, rollout: str, *, limit: int | None = None) -> Any:
+        asked.append(limit)
+        return real(self, rollout, limit=limit)
+
+    monkeypatch.setattr(StoreReader, "decisions", counted)
+    tail = data.Tail(str(workspace), "good-canary")
+    first = tail.at(data.Published(workspace, (1, 1, 1), 0.0))
+    assert tail.at(data.Published(workspace, (1, 1, 1), 0.0)) is first
+    assert tail.at(data.Published(workspace, (2, 1, 1), 0.0)) == first
+    assert asked == [data.MOST_LOOKS, data.NEWEST_LOOKS]

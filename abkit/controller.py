@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from abkit import __version__
 from abkit.decision import sha256_of
-from abkit.errors import TransitionError
+from abkit.errors import AbkitError, TransitionError
 from abkit.events import Decided
 from abkit.judge import JudgeState, judge
 from abkit.log import SegmentWriter
@@ -140,15 +140,20 @@ class Controller:
         rollouts = self.workspace.rollouts(
             on_damage=lambda path, error: damaged.append(f"{path.name} is damaged: {error}")
         )
-        taken = tuple(
-            item
-            for rollout in rollouts
-            if rollout.live and (item := self._look(rollout)) is not None
-        )
+        taken: list[Taken] = []
+        for rollout in rollouts:
+            if not rollout.live:
+                continue
+            try:
+                item = self._look(rollout)
+            except (AbkitError, ValueError) as error:  # one rollout's data stops no other
+                damaged.append(f"{rollout.key}: no look could be taken: {error}")
+            else:
+                taken += [] if item is None else [item]
         if taken:
             ingested += self._ingester.ingest()  # the decisions themselves
         self._ingester.publish()
-        return Tick(ingested, taken, tuple(damaged))
+        return Tick(ingested, tuple(taken), tuple(damaged))
 
     def exposures(self, rollout: str) -> int:
         """Units that the newest look at a rollout had seen; 0 before the first."""

@@ -58,10 +58,14 @@ def seed(key: str, options: Sequence[object], choice: object) -> None:
     A widget's default would not stand in the address; what is chosen does, so that every view is
     an address that shows the same tomorrow.
     """
-    named = {str(option) for option in options}
-    asked = st.query_params.get(key) in named if key not in st.session_state else False
-    if not asked and st.session_state.get(key) not in options:
-        st.session_state[key] = choice
+    if key in st.session_state:
+        if st.session_state[key] not in options:
+            st.session_state[key] = choice
+    elif st.query_params.get(key) not in {str(option) for option in options}:
+        if choice is None:
+            st.session_state[key] = None
+        else:
+            st.query_params[key] = str(choice)
 
 
 def quiet(*lines: str) -> None:

@@ -77,6 +77,9 @@ def publish(connection: duckdb.DuckDBPyConnection, folder: Path, *, now: float) 
         for name, query in _TABLES.items():
             connection.execute(f"CREATE TABLE published.{name} AS {query}")
         connection.commit()
+    except BaseException:
+        connection.rollback()  # else the real cause is hidden, and every later tick fails too
+        raise
     finally:
         connection.execute("DETACH published")
     draft.chmod(0o600)

@@ -6,6 +6,7 @@ Markdown, link or image in them takes effect.
 
 from __future__ import annotations
 
+import re
 import string
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def inert(text: str) -> str:
 
     Escapes do not stop bare addresses from becoming links; an invisible joiner does.
     """
-    flat = " ".join(text.split())
+    flat = re.sub(r"[ \t\r\n\f\v]+", " ", text)  # not \\s: what must not break stays together
     for part in ("://", "www.", "@"):
         flat = flat.replace(part, part[:1] + _JOINER + part[1:])
     return flat.translate(_PUNCTUATION)
@@ -62,9 +63,8 @@ def seed(key: str, options: Sequence[object], choice: object) -> None:
         if st.session_state[key] not in options:
             st.session_state[key] = choice
     elif st.query_params.get(key) not in {str(option) for option in options}:
-        if choice is None:
-            st.session_state[key] = None
-        else:
+        st.session_state[key] = choice
+        if choice is not None:
             st.query_params[key] = str(choice)
 
 

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import FloatRect, Page, ViewportSize, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
 READY = "[data-testid=stApp][data-test-script-state=notRunning]"
@@ -26,8 +26,13 @@ PAGES = {
     "halted": "/experiment?rollout=logistic-canary",
     "promoted": "/experiment?rollout=student-rollout",
 }
-HEIGHTS = {"overview": 900, "halted": 1500, "promoted": 1500}
-WIDTH = 1280
+# Each picture ends a little below the last of these.
+LAST = {
+    "overview": "[data-testid=stMarkdown]",
+    "halted": "[data-testid=stPlotlyChart] >> nth=0",
+    "promoted": "[data-testid=stPlotlyChart] >> nth=0",
+}
+SIZE: ViewportSize = {"width": 1280, "height": 1800}
 
 
 def main() -> None:
@@ -62,18 +67,25 @@ def photograph(address: str) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         for scheme in ("light", "dark"):
             for name, path in PAGES.items():
-                size = {"width": WIDTH, "height": HEIGHTS[name]}
-                context = browser.new_context(color_scheme=scheme, viewport=size)
+                context = browser.new_context(color_scheme=scheme, viewport=SIZE)
                 page = context.new_page()
                 page.goto(address + path)
                 page.wait_for_selector(READY, timeout=60_000)
                 page.wait_for_selector(".js-plotly-plot .main-svg", timeout=30_000)
                 page.wait_for_timeout(1_500)  # charts settle
                 file = IMAGES / f"{name}-{scheme}.png"
-                page.screenshot(path=str(file))
+                page.screenshot(path=str(file), clip=down_to(page, LAST[name]))
                 print(f"{file.name}: {file.stat().st_size / 1024:.0f} KiB")
                 context.close()
         browser.close()
+
+
+def down_to(page: Page, selector: str) -> FloatRect:
+    """The part of a page that ends a little below an element."""
+    box = page.locator(selector).last.bounding_box()
+    if box is None:
+        raise SystemExit(f"nothing like {selector} on {page.url}")
+    return {"x": 0, "y": 0, "width": SIZE["width"], "height": box["y"] + box["height"] + 24}
 
 
 def free_port() -> int:

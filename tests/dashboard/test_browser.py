@@ -149,13 +149,25 @@ def test_hostile_words_run_nothing(browser: Any, address: str) -> None:
     assert dialogs == []
 
 
-def test_a_halt_appears_while_somebody_looks(browser: Any, writer: Writer) -> None:
+def test_an_address_without_a_choice_gets_one(browser: Any, address: str) -> None:
+    context = browser.new_context()
+    page = open_page(context, f"{address}/experiment", "What would change it")
+    page.wait_for_url("**/experiment?rollout=*", timeout=30_000)
+    context.close()
+
+
+def test_a_halt_appears_and_no_choice_is_lost(browser: Any, writer: Writer) -> None:
     writer.start("watched", "ranker")
     writer.serve("ranker", {"old": 0.02, "new": 0.02})
     process, address = serve(writer.workspace.path)
     try:
         context = browser.new_context(viewport={"width": 1440, "height": 1000})
-        page = open_page(context, f"{address}/experiment?rollout=watched", "watched")
+        view = "experiment?rollout=watched&look=1&log=all+looks"
+        page = open_page(context, f"{address}/{view}", "watched")
+        # The first page that a server shows has the navigation too.
+        assert page.get_by_test_id("stTopNavLink").count() == 2
+        page.get_by_text("The record as stored").click()
+        page.get_by_test_id("stJson").wait_for(timeout=30_000)
         assert page.get_by_text("error is worse in treatment").count() == 0
 
         def write() -> None:
@@ -166,6 +178,10 @@ def test_a_halt_appears_while_somebody_looks(browser: Any, writer: Writer) -> No
         thread.start()
         page.get_by_text("error is worse in treatment").first.wait_for(timeout=30_000)
         thread.join()
+        assert page.get_by_text("Look 1", exact=True).count() == 1
+        assert page.get_by_test_id("stJson").is_visible()
+        assert "look=1" in page.url
+        assert "log=all+looks" in page.url
         context.close()
     finally:
         stop(process)

@@ -182,12 +182,12 @@ def _difference_guardrail(
     metric = rollout.experiment.metric(guardrail.metric)
     worse, better = _sides(metric)
     margin = guardrail.margin if metric.direction == "decrease" else -guardrail.margin
-    # Several guardrails share alpha; the margin plays no part in harm.
+    # What is within the margin counts as not worse: it may neither halt nor block.
     return Evidence(
         metric=guardrail.metric,
         role="guardrail",
         rule=f"not worse by {guardrail.margin:g}",
-        e_harm=_e_value(rollout, guardrail.metric, observation, worse, 0.0),
+        e_harm=_e_value(rollout, guardrail.metric, observation, worse, margin),
         e_promote=_e_value(rollout, guardrail.metric, observation, better, margin),
         **_shown(rollout, guardrail.metric, observation),
     )

@@ -75,7 +75,12 @@ def difference(share: float) -> Search:
             n, x, y = (int(v[end - 1]) for v in (n_treatment, x_treatment, x_control))
             pair = (Moments.of_counts(end - n, y), Moments.of_counts(n, x))
             found = stratified_difference(
-                [pair], planned_units=PLANNED, alpha=BETA, alternative="greater", kind="proportion"
+                [pair],
+                planned_units=PLANNED,
+                alpha=BETA,
+                alternative="greater",
+                margin=MARGIN,
+                kind="proportion",
             )
             if (found.e_value or 0.0) >= 1 / ALPHA:
                 return float(end)

@@ -80,6 +80,8 @@ class Server:
         self._models = models
         self._clock = clock
         self._label_seconds = label_seconds
+        self._default = next(iter(models))
+        self._recent = (self._default, self._default)  # the last two variants that answered
         self._random = np.random.default_rng(seed)
         self._pending: list[tuple[float, str, int, tuple[tuple[str, int], ...], str]] = []
         self.requests = 0
@@ -90,9 +92,11 @@ class Server:
     def answer(self, unit_id: str, row: Features, label: int) -> int:
         """Answer one request; the label becomes known some time later."""
         ab = self._client
-        assigned = ab.assign(EXPERIMENT, unit_id)
+        assigned = ab.assign(EXPERIMENT, unit_id, default=self._default)
         served, seconds = self._predict(assigned.variant, row)
         answers: tuple[tuple[str, int | None], ...] = ((assigned.variant, served),)
+        if served is not None and assigned.variant != self._recent[0]:
+            self._recent = (assigned.variant, self._recent[0])
         self.requests += 1
         self.last_served[assigned.variant] = time.time()
         if assigned.in_experiment:
@@ -110,7 +114,8 @@ class Server:
         heapq.heappush(self._pending, (due, unit_id, label, known, experiment))
         if served is None:  # the variant failed: the model that served before answers instead
             self.fallbacks += 1
-            served, _ = self._predict(self._fallback(assigned), row)
+            latest, before = self._recent
+            served, _ = self._predict(before if latest == assigned.variant else latest, row)
         return -1 if served is None else served
 
     def labels(self, until: float) -> None:
@@ -143,9 +148,6 @@ class Server:
         except (ValueError, KeyError):
             return None, time.perf_counter() - start
         return answer, time.perf_counter() - start
-
-    def _fallback(self, assigned: Assignment) -> str:
-        return next(name for name in self._models if name != assigned.variant)
 
 
 def main(text: str) -> None:

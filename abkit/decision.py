@@ -22,6 +22,7 @@ Rule = Literal["superior", "non_inferior"]
 
 CODES: Mapping[Action, int] = {"continue": 0, "hold": 0, "advance": 1, "promote": 2, "halt": -1}
 DAY_SECONDS = 86_400.0
+DEFAULT_RELATIVE_MARGIN = 0.25
 MILLION = 1_000_000.0
 
 
@@ -35,13 +36,14 @@ class Guardrail:
             control, exact for any split and any drift of the base rate; "limit" for bad events
             against a fixed rate, where no control is live; "difference" for means.
         margin: how much worse still counts as not worse: a relative risk of 1 + margin for
-            "canary", a distance in the metric's unit for "difference"; unused for "limit".
+            "canary" (0.25 unless given), a distance in the metric's unit for "difference" (no
+            default; in log units where the metric is analysed as logarithm); unused for "limit".
         limit: the highest rate allowed, in (0, 1); for "limit" only.
     """
 
     metric: str
     test: GuardrailTest = "canary"
-    margin: float = 0.25
+    margin: float | None = None
     limit: float | None = None
 
     def __post_init__(self) -> None:
@@ -49,6 +51,10 @@ class Guardrail:
         check_name(self.metric, "guardrail metric")
         where = f"guardrail {self.metric!r}"
         check_choice(where, "test", self.test, ("canary", "limit", "difference"))
+        if self.margin is None and self.test == "difference":
+            raise ConfigError(f"{where}: no 'margin', which test 'difference' needs (in the unit)")
+        if self.margin is None:
+            object.__setattr__(self, "margin", DEFAULT_RELATIVE_MARGIN)
         check_positive(where, "margin", self.margin)
         if (self.test == "limit") != (self.limit is not None):
             msg = f"{where}: a limit goes with test='limit' and with no other"
@@ -227,6 +233,7 @@ class Place:
         total_seconds: time since the rollout started, or was last resumed by a person.
         requires: metrics whose promotion rule must hold before the stage is left.
         last: whether promotion is what follows this stage.
+        dark: whether treatment answers nobody for real (shadow).
     """
 
     stage: str
@@ -237,6 +244,7 @@ class Place:
     total_seconds: float
     requires: tuple[str, ...] = ()
     last: bool = False
+    dark: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +345,12 @@ def _missing(policy: Policy, evidence: tuple[Evidence, ...], place: Place) -> li
         f"{metric}: no evidence for this {role}"
         for role, metric in watched
         if (role, metric) not in known and (place.last or metric in place.requires)
+    ]
+    missing += [
+        f"no outcome {item.metric!r} has been recorded yet; check its name, and record 0 when "
+        "all is well"
+        for item in evidence
+        if item.role == "guardrail" and not place.dark and not item.n_control + item.n_treatment
     ]
     for item in evidence:
         needed = place.last or item.metric in place.requires

@@ -11,7 +11,16 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from abkit.decision import Alarm, Decision, Evidence, Guardrail, Objective, Place, decide
+from abkit.decision import (
+    DEFAULT_RELATIVE_MARGIN,
+    Alarm,
+    Decision,
+    Evidence,
+    Guardrail,
+    Objective,
+    Place,
+    decide,
+)
 from abkit.moments import Block, Moments
 from abkit.observation import Observation, Paired
 from abkit.rollout import Rollout
@@ -104,13 +113,14 @@ def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _fresh(guardrail: Guardrail) -> GuardrailState:
+    margin = guardrail.margin or DEFAULT_RELATIVE_MARGIN
     if guardrail.test == "limit":
         limit = guardrail.limit
         harm = CanaryDesign(limit_rate=limit)
         safe = CanaryDesign(limit_rate=limit, harm=False, restarts=0)
     else:
         harm = CanaryDesign()
-        safe = CanaryDesign(null_relative_risk=1 + guardrail.margin, harm=False, restarts=0)
+        safe = CanaryDesign(null_relative_risk=1 + margin, harm=False, restarts=0)
     return GuardrailState(CanaryState.start(harm), CanaryState.start(safe))
 
 
@@ -151,7 +161,7 @@ def _counted_guardrail(
     if guardrail.test == "limit":
         rule, shown = f"rate below {guardrail.limit:g}", _alone(rollout, guardrail, observation)
     else:
-        rule = f"relative risk below {1 + guardrail.margin:g}"
+        rule = f"relative risk below {1 + (guardrail.margin or DEFAULT_RELATIVE_MARGIN):g}"
         shown = _shown(rollout, guardrail.metric, observation)
     blocks = (
         Block(control.n, treatment.n, control.successes, treatment.successes)
@@ -159,17 +169,16 @@ def _counted_guardrail(
             guardrail.metric, rollout.control, rollout.treatment
         )
     )
-    # Pairs can show harm in the dark. They are other units than the live ones: e-values multiply.
-    paired = (
-        0.0
-        if guardrail.test == "limit"
-        else _paired_log_e(rollout, guardrail.metric, observation, "greater", 0.0)
-    )
+    # Pairs can show harm in the dark; the average of two e-values is one again.
+    log_harm = state.harm.log_e_value
+    if guardrail.test != "limit" and guardrail.metric in observation.pairs:
+        paired = _paired_log_e(rollout, guardrail.metric, observation, "greater", 0.0)
+        log_harm = _averaged(log_harm, paired)
     return Evidence(
         metric=guardrail.metric,
         role="guardrail",
         rule=rule,
-        e_harm=capped_exp(state.harm.log_e_value + paired),
+        e_harm=capped_exp(log_harm),
         e_promote=capped_exp(state.safe.log_e_value),
         relative_risk=relative_risk(blocks) if guardrail.test == "canary" else None,
         **shown,
@@ -181,21 +190,25 @@ def _difference_guardrail(
 ) -> Evidence:
     metric = rollout.experiment.metric(guardrail.metric)
     worse, better = _sides(metric)
-    margin = guardrail.margin if metric.direction == "decrease" else -guardrail.margin
+    distance = guardrail.margin or 0.0
+    margin = distance if metric.direction == "decrease" else -distance
+    log_harm = _log_e(_live(rollout, guardrail.metric, observation, worse, margin))
+    if guardrail.metric in observation.pairs:
+        paired = _paired_log_e(rollout, guardrail.metric, observation, worse, margin)
+        log_harm = _averaged(log_harm, paired)
     # What is within the margin counts as not worse: it may neither halt nor block.
     return Evidence(
         metric=guardrail.metric,
         role="guardrail",
         rule=f"not worse by {guardrail.margin:g}",
-        e_harm=_e_value(rollout, guardrail.metric, observation, worse, margin),
-        e_promote=_e_value(rollout, guardrail.metric, observation, better, margin),
+        e_harm=capped_exp(log_harm),
+        e_promote=_e_promote(rollout, guardrail.metric, observation, (worse, better), margin),
         **_shown(rollout, guardrail.metric, observation),
     )
 
 
 def _objective(rollout: Rollout, objective: Objective, observation: Observation) -> Evidence:
     metric = rollout.experiment.metric(objective.metric)
-    _, better = _sides(metric)
     margin = objective.margin if metric.direction == "decrease" else -objective.margin
     rule = (
         "better than control"
@@ -206,7 +219,7 @@ def _objective(rollout: Rollout, objective: Objective, observation: Observation)
         metric=objective.metric,
         role="objective",
         rule=rule,
-        e_promote=_e_value(rollout, objective.metric, observation, better, margin),
+        e_promote=_e_promote(rollout, objective.metric, observation, _sides(metric), margin),
         **_shown(rollout, objective.metric, observation),
     )
 
@@ -216,13 +229,30 @@ def _sides(metric: Metric) -> tuple[Alternative, Alternative]:
     return ("greater", "less") if metric.direction == "decrease" else ("less", "greater")
 
 
-def _e_value(
-    rollout: Rollout, metric: str, observation: Observation, side: Alternative, margin: float
+def _e_promote(
+    rollout: Rollout,
+    metric: str,
+    observation: Observation,
+    sides: tuple[Alternative, Alternative],
+    margin: float,
 ) -> float:
-    """E-value of live and paired units together: they are disjoint, so the two multiply."""
-    live = _live(rollout, metric, observation, side, margin)
-    paired = _paired_log_e(rollout, metric, observation, side, margin)
-    return capped_exp(_log_e(live) + paired)
+    """E-value for a promotion rule: of live and paired units together, unless live ones contradict.
+
+    The units are disjoint, so the two e-values multiply. But many pairs could outvote what happens
+    to people: once live units show at level beta that the rule fails, pairs count no more.
+    """
+    worse, better = sides
+    live = _log_e(_live(rollout, metric, observation, better, margin))
+    against = _log_e(_live(rollout, metric, observation, worse, margin))
+    if against >= math.log(rollout.policy.promote_threshold):
+        return capped_exp(live)
+    return capped_exp(live + _paired_log_e(rollout, metric, observation, better, margin))
+
+
+def _averaged(log_a: float, log_b: float) -> float:
+    """Logarithm of the average of two e-values."""
+    top = max(log_a, log_b)
+    return top + math.log((math.exp(log_a - top) + math.exp(log_b - top)) / 2)
 
 
 def _paired_log_e(
@@ -326,6 +356,7 @@ def _place(rollout: Rollout, observation: Observation) -> Place:
         total_seconds=observation.time - (rollout.expires_from or observation.time),
         requires=stage.requires,
         last=rollout.stage_index + 1 == len(rollout.stages),
+        dark=stage.mode == "shadow",
     )
 
 

@@ -46,7 +46,8 @@ class Metric:
         key: the name under which outcomes are recorded, `[a-z0-9][a-z0-9_-]*`.
         kind: "proportion" for values of 0 or 1, "mean" for numbers.
         direction: whether more is better ("increase") or worse ("decrease").
-        aggregate: how several outcomes of one unit become one number.
+        aggregate: how several outcomes of one unit become one number; the default is "max" for
+            proportions (it happened, or not) and "last" for means.
         missing: a unit without outcome counts as 0 ("zero": conversions, revenue) or is left
             out until its outcome arrives ("exclude": labels, latencies). The default is "zero"
             for proportions and "exclude" for means.
@@ -57,7 +58,7 @@ class Metric:
     key: str
     kind: Kind = "mean"
     direction: Direction = "increase"
-    aggregate: Aggregate = "last"
+    aggregate: Aggregate | None = None
     missing: Missing | None = None
     unit_of_measure: str = ""
     log: bool = False
@@ -65,6 +66,9 @@ class Metric:
     def __post_init__(self) -> None:
         """Check the names and choices."""
         check_name(self.key, "metric key")
+        if self.aggregate is None:
+            usual: Aggregate = "max" if self.kind == "proportion" else "last"
+            object.__setattr__(self, "aggregate", usual)
         if self.missing is None:
             default: Missing = "zero" if self.kind == "proportion" else "exclude"
             object.__setattr__(self, "missing", default)
@@ -76,6 +80,9 @@ class Metric:
             raise ConfigError(msg)
         if not isinstance(self.unit_of_measure, str):
             msg = f"metric {self.key!r}: unit_of_measure must be text, got {self.unit_of_measure!r}"
+            raise ConfigError(msg)
+        if self.kind == "proportion" and self.aggregate in ("sum", "mean"):
+            msg = f"metric {self.key!r}: aggregate {self.aggregate!r} of a proportion is not 0 or 1"
             raise ConfigError(msg)
         if self.log and (self.kind == "proportion" or self.missing == "zero"):
             msg = f"metric {self.key!r}: log needs kind='mean' and missing='exclude'"

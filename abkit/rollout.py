@@ -172,15 +172,7 @@ class Rollout:
         if shares != sorted(shares):
             msg = f"{where}: shares must not fall from stage to stage, got {shares}"
             raise ConfigError(msg)
-        for guardrail in self.policy.guardrails:
-            metric = self.experiment.metric(guardrail.metric)
-            bad_event = metric.kind == "proportion" and metric.direction == "decrease"
-            if guardrail.test != "difference" and not bad_event:
-                raise ConfigError(
-                    f"{where}: guardrail {guardrail.metric!r} counts bad events; declare the "
-                    "metric with kind = 'proportion' and direction = 'decrease', or use "
-                    "test = 'difference'"
-                )
+        _check_watched(where, self.policy, self.experiment)
         watched = {item.metric for item in self.policy.guardrails}
         watched |= {item.metric for item in self.policy.objectives}
         for stage in self.stages:
@@ -221,7 +213,7 @@ class Rollout:
         rules = policy or Policy(guardrails=(Guardrail(metric="error"),))
         declared = {item.key for item in metrics}
         counted = tuple(
-            Metric(key=item.metric, kind="proportion", direction="decrease", aggregate="max")
+            Metric(key=item.metric, kind="proportion", direction="decrease")
             for item in rules.guardrails
             if item.test != "difference" and item.metric not in declared
         )
@@ -341,6 +333,33 @@ class Rollout:
     def last_epoch(self) -> int:
         """The newest allocation epoch that belongs to this rollout."""
         return self.experiment.epoch
+
+
+def _check_watched(where: str, policy: Policy, experiment: Experiment) -> None:
+    """Refuse a policy whose metrics are not declared, or cannot be tested as it asks."""
+    declared = {metric.key for metric in experiment.metrics}
+    keys = [item.metric for item in policy.guardrails]
+    for key in [*keys, *(item.metric for item in policy.objectives)]:
+        if key not in declared:
+            raise ConfigError(
+                f"{where}: the policy watches {key!r}, which is not among the metrics "
+                f"({', '.join(sorted(declared)) or 'none'}); declare its kind and direction"
+            )
+    for guardrail in policy.guardrails:
+        if guardrail.test == "difference":
+            continue
+        metric = experiment.metric(guardrail.metric)
+        if metric.kind != "proportion" or metric.direction != "decrease":
+            raise ConfigError(
+                f"{where}: guardrail {guardrail.metric!r} counts bad events; declare the "
+                "metric with kind = 'proportion' and direction = 'decrease', or use "
+                "test = 'difference'"
+            )
+        if metric.aggregate == "last":
+            raise ConfigError(
+                f"{where}: guardrail {guardrail.metric!r} counts bad events, and aggregate "
+                "'last' takes one back when the next outcome is good; use 'max' or 'first'"
+            )
 
 
 def start(rollout: Rollout, *, now: float, epoch: int, actor: str = "abkit") -> Rollout:

@@ -139,7 +139,7 @@ def rule_text(rollout: Rollout, metric: str) -> str:
     scale = Scale(rollout.experiment.metric(metric))
     test = getattr(item, "test", "")
     if test == "canary":
-        return f"relative risk below {1 + item.margin:g}"
+        return f"relative risk below {1 + (item.margin or 0.0):g}"
     limit = getattr(item, "limit", None)
     if limit is not None:
         return f"rate below {scale.level(limit)}"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from abkit.metrics import Metric
 
 # The first exposure of a unit within the epochs asked for decides its variant and epoch; what
-# happens after it meets another variant is not counted.
+# happens after it meets another variant is not counted. An outcome may be stamped up to a minute
+# before the exposure: code records first and exposes then, and the clocks of hosts differ.
 _UNITS = """
 CREATE OR REPLACE TEMP TABLE unit AS
 WITH met AS (
@@ -52,7 +53,8 @@ WITH value AS (
   SELECT o.metric, unit.epoch, unit.variant, o.unit_id, max(o.time) AS time,
     any_value(metric.logarithm) AS logarithm, {_AGGREGATE} AS value
   FROM outcome o JOIN metric ON metric.key = o.metric JOIN unit ON unit.unit_id = o.unit_id
-  WHERE o.variant = '' AND o.time >= unit.since AND (unit.until IS NULL OR o.time < unit.until)
+  WHERE o.variant = '' AND o.time >= unit.since - INTERVAL 60 SECOND
+    AND (unit.until IS NULL OR o.time < unit.until)
   GROUP BY o.metric, unit.epoch, unit.variant, o.unit_id
 )
 SELECT metric, epoch, variant, time, {_LOGARITHM} AS value FROM value
@@ -70,7 +72,7 @@ WITH answer AS (
     {_AGGREGATE} AS value
   FROM outcome o JOIN metric ON metric.key = o.metric JOIN unit ON unit.unit_id = o.unit_id
   WHERE o.experiment = $experiment AND o.variant IN ($control, $treatment)
-    AND o.time >= unit.since
+    AND o.time >= unit.since - INTERVAL 60 SECOND
   GROUP BY o.metric, o.unit_id, o.variant
 ), scaled AS (SELECT metric, unit_id, variant, {_LOGARITHM} AS value FROM answer
 ), pair AS (
@@ -121,8 +123,9 @@ def observe(
     for metric, epoch, variant, n, mean, m2 in connection.execute(_CELLS).fetchall():
         values.setdefault(metric, {}).setdefault(epoch, {})[variant] = Moments(n, mean, m2)
     for item in metrics:
-        if item.missing == "zero":
-            values[item.key] = _with_zeros(values.get(item.key, {}), exposures)
+        # A metric that nobody has ever recorded is unknown, not zero: it may be misspelt.
+        if item.missing == "zero" and item.key in values:
+            values[item.key] = _with_zeros(values[item.key], exposures)
     names = {"experiment": experiment, "control": control, "treatment": treatment}
     pairs = {
         row[0]: Paired(*(Moments(row[1], row[i], row[i + 1]) for i in (2, 4, 6)))

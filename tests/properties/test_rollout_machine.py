@@ -19,6 +19,7 @@ from abkit import rollout as machine
 from abkit.assignment import compile_experiment
 from abkit.decision import Action, Decision, Guardrail, Objective, Policy
 from abkit.errors import TransitionError
+from abkit.metrics import Metric
 from abkit.rollout import Rollout, Stage
 
 POLICY = Policy(guardrails=(Guardrail(metric="error"),), objectives=(Objective(metric="clicks"),))
@@ -59,6 +60,7 @@ class RolloutMachine(RuleBasedStateMachine):
             control="old",
             treatment="new",
             policy=POLICY,
+            metrics=(Metric(key="clicks", kind="proportion"),),
             stages=stages,
             salt=f"salt{epoch}",
         )

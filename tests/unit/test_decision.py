@@ -27,7 +27,10 @@ from abkit.decision import (
 from abkit.errors import ConfigError
 
 POLICY = Policy(
-    guardrails=(Guardrail(metric="error"), Guardrail(metric="latency", test="difference")),
+    guardrails=(
+        Guardrail(metric="error"),
+        Guardrail(metric="latency", test="difference", margin=0.25),
+    ),
     objectives=(Objective(metric="clicks"), Objective(metric="latency", rule="superior")),
     alpha=0.01,
     beta=0.05,

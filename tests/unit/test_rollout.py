@@ -33,6 +33,7 @@ def draft(*stages: Stage) -> Rollout:
         control="v1",
         treatment="v2",
         policy=POLICY,
+        metrics=(Metric(key="clicks", kind="proportion"),),
         stages=stages or (SHADOW, CANARY_5, CANARY_50),
         salt="fixed",
     )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 HOUR_SECONDS = 3600.0
 SRM_SHARE_SHIFT = 0.01
+GROSS_RELATIVE_RISK = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,14 @@ def judge(
     states: dict[str, GuardrailState] = {}
     evidence: list[Evidence] = []
     for guardrail in rollout.policy.guardrails:
-        if guardrail.test == "difference":
-            evidence.append(_difference_guardrail(rollout, guardrail, observation))
+        if guardrail.test == "difference" and not _is_countable(rollout, guardrail):
+            evidence.append(_difference_guardrail(rollout, guardrail, observation, None))
             continue
         before = state.guardrails.get(guardrail.metric) or _fresh(guardrail)
         after = _updated(rollout, guardrail, before, observation)
         states[guardrail.metric] = after
-        evidence.append(_counted_guardrail(rollout, guardrail, after, observation))
+        show = _difference_guardrail if guardrail.test == "difference" else _counted_guardrail
+        evidence.append(show(rollout, guardrail, observation, after))
     evidence += [_objective(rollout, item, observation) for item in rollout.policy.objectives]
     place = _place(rollout, observation)
     decision = decide(rollout.policy, tuple(evidence), place, _alarms(rollout, observation))
@@ -118,10 +120,19 @@ def _fresh(guardrail: Guardrail) -> GuardrailState:
         limit = guardrail.limit
         harm = CanaryDesign(limit_rate=limit)
         safe = CanaryDesign(limit_rate=limit, harm=False, restarts=0)
+    elif guardrail.test == "difference":
+        harm = safe = CanaryDesign(null_relative_risk=GROSS_RELATIVE_RISK)
     else:
         harm = CanaryDesign()
         safe = CanaryDesign(null_relative_risk=1 + margin, harm=False, restarts=0)
     return GuardrailState(CanaryState.start(harm), CanaryState.start(safe))
+
+
+def _is_countable(rollout: Rollout, guardrail: Guardrail) -> bool:
+    """Whether bad events of this metric can be counted one by one, each for good."""
+    metric = rollout.experiment.metric(guardrail.metric)
+    final = metric.direction == "decrease" or metric.missing == "exclude"
+    return metric.kind == "proportion" and final
 
 
 def _updated(
@@ -135,6 +146,7 @@ def _updated(
     at_risk_stays = (
         guardrail.test == "canary" and rollout.experiment.metric(guardrail.metric).missing == "zero"
     )
+    decreasing = rollout.experiment.metric(guardrail.metric).direction == "decrease"
     hour = _hour(rollout, observation)
     harm, safe, counted = state.harm, state.safe, dict(state.counted)
     for epoch, cell in sorted(observation.values.get(guardrail.metric, {}).items()):
@@ -142,11 +154,13 @@ def _updated(
         for variant in (rollout.control, rollout.treatment):
             moments = cell.get(variant, Moments())
             units, events = counted.get((epoch, variant), (0, 0))
+            successes = moments.successes
+            bad = successes if decreasing else moments.n - successes
             # A corrected value may take a count back; what was seen stays seen.
             fresh = max(0, moments.n - units)
             n = moments.n if at_risk_stays else fresh
             # One event per unit at most; an event beyond that waits for the next look.
-            hits = min(n, max(0, moments.successes - events))
+            hits = min(n, max(0, bad - events))
             counted[epoch, variant] = (units + fresh, events + hits)
             arms.append((n, hits))
         (n_control, e_control), (n_treatment, e_treatment) = arms
@@ -156,7 +170,7 @@ def _updated(
 
 
 def _counted_guardrail(
-    rollout: Rollout, guardrail: Guardrail, state: GuardrailState, observation: Observation
+    rollout: Rollout, guardrail: Guardrail, observation: Observation, state: GuardrailState
 ) -> Evidence:
     if guardrail.test == "limit":
         rule, shown = f"rate below {guardrail.limit:g}", _alone(rollout, guardrail, observation)
@@ -186,13 +200,17 @@ def _counted_guardrail(
 
 
 def _difference_guardrail(
-    rollout: Rollout, guardrail: Guardrail, observation: Observation
+    rollout: Rollout, guardrail: Guardrail, observation: Observation, state: GuardrailState | None
 ) -> Evidence:
     metric = rollout.experiment.metric(guardrail.metric)
     worse, better = _sides(metric)
+    # The mixture waits for events and others in each arm, which a total failure never has: where
+    # bad events can be counted, an exact test for more than twice as many stands beside it.
     distance = guardrail.margin or 0.0
     margin = distance if metric.direction == "decrease" else -distance
     log_harm = _log_e(_live(rollout, guardrail.metric, observation, worse, margin))
+    if state is not None:
+        log_harm = _averaged(log_harm, state.harm.log_e_value)
     if guardrail.metric in observation.pairs:
         paired = _paired_log_e(rollout, guardrail.metric, observation, worse, margin)
         log_harm = _averaged(log_harm, paired)

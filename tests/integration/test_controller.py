@@ -296,3 +296,62 @@ def test_a_halt_by_hand_needs_no_store(path: LivePath, tmp_path: object) -> None
     (path.workspace.store_path / "abkit.duckdb").write_bytes(b"not a database")
     Workspace(path.workspace.path).halt("ranker-v2", reason="by hand", actor="tester")
     assert path.client.assign("ranker", "u").reason == "killed"
+
+
+WRONG = Metric(key="wrong", kind="proportion", direction="decrease", missing="exclude")
+BY_DIFFERENCE = Policy(guardrails=(Guardrail(metric="wrong", test="difference", margin=0.01),))
+
+
+@pytest.mark.parametrize(("control", "treatment"), [(0.17, 1.0), (0.0, 0.5), (0.17, 0.999)])
+def test_a_difference_guardrail_halts_a_total_failure(
+    path: LivePath, control: float, treatment: float
+) -> None:
+    path.workspace.start(plan(metrics=(WRONG,), policy=BY_DIFFERENCE, stages=STAGES[1:]))
+    for _ in range(5):
+        path.serve(300, {"old": control, "new": treatment}, metric="wrong")
+        path.tick()
+        if not path.workspace.rollout("ranker-v2").live:
+            break
+    assert path.workspace.rollout("ranker-v2").state == "halted"
+
+
+def test_a_metric_that_nobody_records_never_lets_a_rollout_advance(path: LivePath) -> None:
+    path.workspace.start(plan())
+    for _ in range(3):
+        path.serve(1_000, {"old": 0.0, "new": 0.5}, metric="errors")  # the policy watches "error"
+        path.tick()
+    rollout = path.workspace.rollout("ranker-v2")
+    assert (rollout.state, rollout.stage.name) == ("canary", "10 %")
+    last = StoreReader(path.workspace.path).decisions("ranker-v2")[-1]
+    assert "no outcome 'error' has been recorded" in last["reason"]
+
+
+def test_outcomes_recorded_just_before_the_exposure_count(path: LivePath) -> None:
+    path.workspace.start(plan(stages=STAGES[1:]))
+    for i in range(800):
+        path.clock.now += 0.1
+        assigned = path.client.assign("ranker", f"u{i}")
+        path.client.record(f"u{i}", "error", assigned.variant == "new")
+        path.clock.now += 0.05
+        path.client.expose(assigned)
+    path.tick()
+    assert path.workspace.rollout("ranker-v2").state == "halted"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ((), "'wrong', which is not among the metrics"),
+        ((Metric(key="wrong", kind="proportion", direction="decrease", aggregate="last"),), "last"),
+    ],
+)
+def test_a_policy_that_cannot_be_judged_is_refused(metrics: tuple[Metric, ...], words: str) -> None:
+    test = "canary" if metrics else "difference"
+    guardrail = Guardrail(metric="wrong", test=test, margin=0.1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=words):
+        plan(metrics=metrics, policy=Policy(guardrails=(guardrail,)))
+
+
+def test_a_difference_needs_its_margin() -> None:
+    with pytest.raises(ConfigError, match="no 'margin'"):
+        Guardrail(metric="wrong", test="difference")

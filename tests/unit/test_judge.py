@@ -1,0 +1,66 @@
+"""Evidence of pairs and of live units, side by side."""
+
+from __future__ import annotations
+
+from abkit.decision import Guardrail, Objective, Policy
+from abkit.judge import JudgeState, judge
+from abkit.metrics import Metric
+from abkit.moments import Moments
+from abkit.observation import Observation, Paired
+from abkit.rollout import Rollout, Stage, start
+
+POLICY = Policy(
+    guardrails=(Guardrail(metric="wrong", test="difference", margin=0.01),),
+    objectives=(Objective(metric="latency_ms"),),
+    planned_units=4_000,
+)
+METRICS = (
+    Metric(key="wrong", kind="proportion", direction="decrease", missing="exclude"),
+    Metric(key="latency_ms", direction="decrease", log=True),
+)
+PAIRS = {
+    # 8,000 pairs: equal quality, and twice as fast
+    "wrong": Paired(
+        Moments(8_000, 0.0, 160.0), Moments.of_counts(8_000, 1_360), Moments.of_counts(8_000, 1_360)
+    ),
+    "latency_ms": Paired(
+        Moments(8_000, -0.7, 320.0), Moments(8_000, 2.0, 320.0), Moments(8_000, 1.3, 320.0)
+    ),
+}
+
+
+def look(wrong: int, slower: float) -> tuple[str, dict[str, float]]:
+    rollout = start(
+        Rollout.plan(
+            "r",
+            experiment="x",
+            control="old",
+            treatment="new",
+            policy=POLICY,
+            metrics=METRICS,
+            stages=(Stage(name="50 %", share=0.5, min_units=100),),
+            salt="s",
+        ),
+        now=0.0,
+        epoch=1,
+    )
+    n = 1_500
+    live = {
+        "wrong": {1: {"old": Moments.of_counts(n, 255), "new": Moments.of_counts(n, wrong)}},
+        "latency_ms": {1: {"old": Moments(n, 2.0, 60.0), "new": Moments(n, 2.0 + slower, 60.0)}},
+    }
+    seen = Observation(60.0, {1: {"old": n, "new": n}}, live, PAIRS)
+    decision, _ = judge(rollout, JudgeState(), seen)
+    return decision.action, {item.metric: item.e_promote for item in decision.evidence}
+
+
+def test_pairs_and_live_units_that_agree_promote() -> None:
+    action, e_promote = look(wrong=255, slower=-0.7)
+    assert action == "promote"
+    assert min(e_promote.values()) > 20
+
+
+def test_live_units_that_contradict_outweigh_any_number_of_pairs() -> None:
+    action, e_promote = look(wrong=255, slower=0.35)
+    assert action == "continue"
+    assert e_promote["latency_ms"] < 20 < e_promote["wrong"]

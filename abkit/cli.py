@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+            return 130
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ restarted controller replays the recorded observations and goes on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field, replace
@@ -181,7 +182,12 @@ class Controller:
             time.sleep(interval_seconds)
 
     def _look(self, rollout: Rollout) -> Taken | None:
-        memory = self._memory.get(rollout.key) or self._recall(rollout)
+        memory = self._memory.get(rollout.key)
+        if memory is None:
+            memory = self._recall(rollout)
+            rollout = self.workspace.rollout(rollout.key)
+            if not rollout.live:
+                return None
         now = self._clock()
         observation = self._ingester.observe(
             experiment=rollout.experiment.key,
@@ -213,17 +219,27 @@ class Controller:
         try:
             self.workspace.put(moved, expected_version=rollout.version)
         except TransitionError:
-            return None  # an operator moved it meanwhile; the next tick looks again
+            # An operator moved it meanwhile: a halt stands all the same, the rest looks again.
+            if decision.action == "halt":
+                self._halt_again(rollout.key, moved.reason)
+            return None
         return Taken(moved, decision, changed=moved.version != rollout.version)
+
+    def _halt_again(self, key: str, reason: str) -> None:
+        with contextlib.suppress(TransitionError):  # over already
+            self.workspace.halt(key, reason=reason, actor="abkit")
 
     def _recall(self, rollout: Rollout) -> _Memory:
         """Replay the observations recorded before this controller started."""
-        memory = _Memory()
+        memory, decision = _Memory(), None
         for record in self._ingester.decisions(rollout.key):
             observation = Observation.from_dict(record["observation"])
             past = Rollout.from_dict(record["rollout_state"])
-            _, memory.state = judge(past, memory.state, observation)
+            decision, memory.state = judge(past, memory.state, observation)
             memory.looks = int(record["look"])
+        if decision is not None and decision.action == "halt":
+            # Recorded, and cut off before it was acted on.
+            self._halt_again(rollout.key, "; ".join(decision.reasons))
         return memory
 
 
@@ -252,7 +268,8 @@ def decision_record(
     identity = {
         "policy_hash": before.policy.checksum,
         "code_version": __version__,
-        "watermark": dict(watermark),
+        # Its hash alone: a workspace may have had thousands of writers.
+        "watermark": sha256_of(dict(watermark)),
         "observation": seen,
     }
     return {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 
 from abkit.events import DECISION, EXPOSURE, OUTCOME
@@ -172,7 +173,8 @@ class Ingester:
             self._account(chunk, strange)
             self._connection.commit()
         except BaseException:
-            self._connection.rollback()
+            with contextlib.suppress(duckdb.Error):  # an interrupt may have ended it already
+                self._connection.rollback()
             raise
         return Ingested(stored, len(strange) + sum(item.missing for item in chunk.damages))
 
@@ -230,7 +232,12 @@ class Ingester:
                 "INSERT OR REPLACE INTO loss VALUES (?, ?, ?, ?, ?)",
                 [[x.writer, x.experiment, x.variant, x.reason, x.count] for x in chunk.losses],
             )
-        moved = [[w, p.segment, p.offset, p.next_sequence] for w, p in chunk.positions.items()]
+        before = self._positions()
+        moved = [
+            [writer, p.segment, p.offset, p.next_sequence]
+            for writer, p in chunk.positions.items()
+            if before.get(writer) != p
+        ]
         if moved:
             execute("INSERT OR REPLACE INTO watermark VALUES (?, ?, ?, ?)", moved)
 

@@ -9,12 +9,12 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+import duckdb
+
 from abkit.store.moments import timestamp
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import duckdb
 
 PUBLISHED = "published.duckdb"
 
@@ -78,7 +78,8 @@ def publish(connection: duckdb.DuckDBPyConnection, folder: Path, *, now: float) 
             connection.execute(f"CREATE TABLE published.{name} AS {query}")
         connection.commit()
     except BaseException:
-        connection.rollback()  # else the real cause is hidden, and every later tick fails too
+        with contextlib.suppress(duckdb.Error):
+            connection.rollback()  # else the cause is hidden, and every later tick fails too
         raise
     finally:
         connection.execute("DETACH published")

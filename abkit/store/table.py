@@ -138,7 +138,10 @@ def _relation(connection: duckdb.DuckDBPyConnection, source: object) -> Any:
             )
             raise DataError(msg)
         try:
-            return connection.table_function(reader, [os.fspath(path)])
+            return connection.sql(
+                f"FROM {reader}($path, hive_partitioning = false)",  # the name is one of ours
+                params={"path": _literal(os.fspath(path))},
+            )
         except duckdb.Error as error:
             msg = f"cannot read {os.fspath(path)!r}: {_first_line(error)}"
             raise DataError(msg) from None
@@ -273,6 +276,11 @@ def _quoted(name: str) -> str:
 
 def _name(source: object) -> str:
     return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "the table"
+
+
+def _literal(path: str) -> str:
+    """A path in which DuckDB finds no pattern: only this very file is read."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
 
 
 def _first_line(error: BaseException) -> str:

@@ -355,3 +355,38 @@ def test_a_policy_that_cannot_be_judged_is_refused(metrics: tuple[Metric, ...], 
 def test_a_difference_needs_its_margin() -> None:
     with pytest.raises(ConfigError, match="no 'margin'"):
         Guardrail(metric="wrong", test="difference")
+
+
+def test_a_halt_that_was_recorded_and_not_acted_on_is_acted_on_after_a_restart(
+    path: LivePath,
+) -> None:
+    path.workspace.start(plan())
+    path.serve(400, {"old": 0.02, "new": 0.02})
+    path.tick()
+    state = path.workspace.path / "rollouts" / "ranker-v2.json"
+    before = state.read_bytes()
+    while path.workspace.rollout("ranker-v2").live:
+        before = state.read_bytes()
+        path.serve(400, {"old": 0.02, "new": 0.3})
+        path.tick()
+    path.controller.close()
+    state.write_bytes(before)  # as if killed after the record and before the state file
+    path.serve(4_000, {"old": 0.02, "new": 0.0})  # later data that speaks against the halt
+    with Controller(path.workspace, clock=path.clock) as second:
+        second.tick()
+    assert path.workspace.rollout("ranker-v2").state == "halted"
+
+
+def test_an_odd_value_stops_no_other_rollout(path: LivePath) -> None:
+    revenue = Metric(key="revenue")
+    watch = Policy(guardrails=(Guardrail(metric="revenue", test="difference", margin=1.0),))
+    path.workspace.start(plan("other", experiment="shop", metrics=(revenue,), policy=watch))
+    path.workspace.start(plan())
+    for i in range(200):
+        assigned = path.client.assign("shop", f"s{i}")
+        path.client.expose(assigned)
+        path.client.record(f"s{i}", "revenue", 1e155 * (i % 3))
+    path.serve(400, {"old": 0.0, "new": 0.0})
+    tick = path.tick()
+    assert [item.rollout.key for item in tick.taken] == ["ranker-v2"]
+    assert any(line.startswith("other: no look could be taken") for line in tick.lines())

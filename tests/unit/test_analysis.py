@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import duckdb
 import numpy as np
 import pandas as pd
@@ -10,6 +12,9 @@ import pytest
 
 from abkit.analysis import analyze
 from abkit.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FRAME = pd.DataFrame(
     {"u id": range(400), 'a"rm': ["x", "y"] * 200, "m": np.random.default_rng(0).normal(size=400)}
@@ -57,3 +62,12 @@ def test_a_frame_with_a_report_has_a_row_and_html() -> None:
 def test_what_is_no_table_is_named() -> None:
     with pytest.raises(DataError, match="cannot read a list as a table"):
         difference([1, 2])
+
+
+def test_only_the_named_file_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "m=1"
+    folder.mkdir()
+    for name, shift in (("b[1].csv", 0.0), ("b1.csv", 50.0), ("s*.csv", 0.0), ("s2.csv", 50.0)):
+        FRAME.assign(m=FRAME.m + shift * (FRAME['a"rm'] == "y")).to_csv(folder / name, index=False)
+    for name in ("b[1].csv", "s*.csv"):
+        assert difference(folder / name) == pytest.approx(difference(FRAME), rel=1e-9)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from abkit.metrics import Kind
+    from abkit.workspace import Workspace
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
@@ -100,7 +102,10 @@ def _demo(options: argparse.Namespace) -> int:
     if serve is None:
         serve = not options.json and sys.stdin.isatty() and sys.stdout.isatty()
     if serve:
-        _serve_dashboard(workspace, DASHBOARD_PORT)
+        try:
+            _serve_dashboard(workspace, DASHBOARD_PORT)
+        except ConfigError as error:  # the demo itself went well
+            print(f"abkit: {error}; `abkit dashboard {workspace}` serves it", file=sys.stderr)
     return 0
 
 
@@ -206,6 +211,12 @@ def _controller(options: argparse.Namespace) -> int:
     _require("duckdb", "analysis", "the controller keeps events in DuckDB")
     from abkit.controller import Controller
 
+    if not options.interval >= 0.01:  # NaN is none either
+        raise ConfigError(f"--interval must be at least 0.01 seconds, got {options.interval}")
+    if not options.workspace.exists():
+        raise ConfigError(
+            f"no workspace {str(options.workspace)!r}; `abkit rollout start` makes one"
+        )
     with Controller(options.workspace) as controller:
         if options.once:
             for line in controller.tick().lines():
@@ -239,7 +250,7 @@ def _add_rollout(commands: Commands) -> None:
         action = actions.add_parser(name, help=text)
         action.add_argument("workspace", type=Path)
         action.add_argument("key")
-        action.add_argument("--reason", required=True)
+        action.add_argument("--reason", default="by hand", help="for the record")
         action.add_argument("--actor", default=os.environ.get("USER") or "operator")
         action.set_defaults(run=_rollout_act, action=name)
 
@@ -248,15 +259,17 @@ def _rollout_start(options: argparse.Namespace) -> int:
     from abkit.rollout import Rollout
     from abkit.workspace import Workspace
 
-    started = Workspace(options.workspace).start(Rollout.from_toml(options.plan), actor="operator")
+    plan = Rollout.from_toml(options.plan)
+    if not options.workspace.exists():
+        print(f"{options.workspace} is a new workspace")
+    started = Workspace(options.workspace).start(plan, actor="operator")
     print(f"{started.key}: {started.state}, stage {started.stage.name!r}")
     return 0
 
 
 def _rollout_status(options: argparse.Namespace) -> int:
-    from abkit.workspace import Workspace
 
-    workspace = Workspace(options.workspace)
+    workspace = _existing(options.workspace)
     if options.key:
         print(json.dumps(workspace.rollout(options.key).to_dict(), indent=2))
         return 0
@@ -266,13 +279,25 @@ def _rollout_status(options: argparse.Namespace) -> int:
 
 
 def _rollout_act(options: argparse.Namespace) -> int:
-    from abkit.workspace import Workspace
 
     name = "halt" if options.action == "rollback" else options.action
-    act = getattr(Workspace(options.workspace), name)
+    act = getattr(_existing(options.workspace), name)
     moved = act(options.key, reason=options.reason, actor=options.actor)
     print(f"{moved.key}: {moved.state}")
     return 0
+
+
+def _existing(path: Path) -> Workspace:
+    """The workspace, which must be there already.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    from abkit.workspace import Workspace
+
+    if not (path / "rollouts").is_dir():
+        raise ConfigError(f"no workspace {str(path)!r}; `abkit rollout start` makes one")
+    return Workspace(path)
 
 
 def _add_dashboard(commands: Commands) -> None:
@@ -296,6 +321,7 @@ def _serve_dashboard(workspace: Path, port: int) -> NoReturn:
     environment = os.environ | {"ABKIT_WORKSPACE": str(workspace.resolve())}
     # A byte-code cache that is switched off costs seconds in every process.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    _check_port(port)
     script = _dashboard_script()
     command = [sys.executable, "-m", "streamlit", "run", script.name]
     command += ["--server.port", str(port), "--server.headless", "true"]
@@ -303,6 +329,20 @@ def _serve_dashboard(workspace: Path, port: int) -> NoReturn:
     os.chdir(script.parent)  # where streamlit finds its settings
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter
+
+
+def _check_port(port: int) -> None:
+    if not 0 < port < 1 << 16:
+        raise ConfigError(f"--port must lie between 1 and 65535, got {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} cannot be served ({error.strerror}); stop what uses it, or name "
+                "another with --port"
+            ) from None
 
 
 def _dashboard_script() -> Path:

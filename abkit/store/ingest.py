@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from abkit.errors import StoreBusyError
 from abkit.events import DECISION, EXPOSURE, OUTCOME
 from abkit.log import LogReader, Position, seal_dead
 from abkit.store import publish
@@ -88,7 +89,13 @@ class Ingester:
         self._workspace = workspace
         self._clock = clock
         with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(workspace.path / "ingest.lock", timeout_seconds=0.5))
+            lock = workspace.path / "ingest.lock"
+            try:
+                stack.enter_context(locked(lock, timeout_seconds=0.5))
+            except StoreBusyError:
+                raise StoreBusyError(
+                    f"another controller runs on {workspace.path}: it holds {lock.name}"
+                ) from None
             schema = files("abkit.store").joinpath("schema.sql").read_text(encoding="utf-8")
             self._connection = open_store(workspace.store_path / "abkit.duckdb", schema=schema)
             stack.callback(self._connection.close)

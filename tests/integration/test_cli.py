@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +176,32 @@ def test_a_missing_extra_is_named(table: Path) -> None:
     assert done.returncode == 2
     assert "pip install 'abkit-rollouts[analysis]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rollout", "status"],
+        ["rollout", "halt"],
+        ["controller", "--once"],
+        ["dashboard"],
+    ],
+)
+def test_an_absent_workspace_is_named_and_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    absent = tmp_path / "wrokspace"
+    extra = ["key"] if "halt" in words else []
+    assert main([*words, str(absent), *extra]) == 2
+    assert "no workspace" in capsys.readouterr().err
+    assert not absent.exists()
+
+
+def test_a_port_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["dashboard", str(tmp_path), "--port", str(port)]) == 2
+    assert f"port {port} cannot be served" in capsys.readouterr().err
+    assert main(["dashboard", str(tmp_path), "--port", "99999"]) == 2

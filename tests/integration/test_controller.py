@@ -124,7 +124,7 @@ def test_everything_accepted_is_stored_once(path: LivePath) -> None:
 
 
 def test_only_one_controller_runs(path: LivePath) -> None:
-    with pytest.raises(StoreBusyError, match="another process holds"):
+    with pytest.raises(StoreBusyError, match="another controller runs"):
         Controller(path.workspace)
 
 

@@ -213,7 +213,12 @@ class Rollout:
         rules = policy or Policy(guardrails=(Guardrail(metric="error"),))
         declared = {item.key for item in metrics}
         counted = tuple(
-            Metric(key=item.metric, kind="proportion", direction="decrease")
+            Metric(
+                key=item.metric,
+                kind="proportion",
+                direction="decrease",
+                missing="exclude" if item.test == "limit" else "zero",
+            )
             for item in rules.guardrails
             if item.test != "difference" and item.metric not in declared
         )
@@ -354,6 +359,12 @@ def _check_watched(where: str, policy: Policy, experiment: Experiment) -> None:
                 f"{where}: guardrail {guardrail.metric!r} counts bad events; declare the "
                 "metric with kind = 'proportion' and direction = 'decrease', or use "
                 "test = 'difference'"
+            )
+        if guardrail.test == "limit" and metric.missing == "zero":
+            raise ConfigError(
+                f"{where}: guardrail {guardrail.metric!r} holds a rate to a limit, and missing "
+                "'zero' takes units for good before their outcome is known; use 'exclude', and "
+                "record 0 when all is well"
             )
         if metric.aggregate == "last":
             raise ConfigError(

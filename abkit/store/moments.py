@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # The first exposure of a unit within the epochs asked for decides its variant and epoch; what
 # happens after it meets another variant is not counted. An outcome may be stamped up to a minute
-# before the exposure: code records first and exposes then, and the clocks of hosts differ.
+# before the exposure: code records first and exposes then, and the clocks of hosts differ. Sums
+# stop in both arms when the next epoch begins: a growing share takes units from control alone, and
+# the treatment would go on adding up.
 _UNITS = """
 CREATE OR REPLACE TEMP TABLE unit AS
 WITH met AS (
@@ -30,8 +32,9 @@ WITH met AS (
 ), crossing AS (
   SELECT met.unit_id, min(met.time) AS until FROM met JOIN first USING (unit_id)
   WHERE first.crossed AND met.variant <> first.variant GROUP BY met.unit_id
-)
-SELECT first.*, crossing.until FROM first LEFT JOIN crossing USING (unit_id)
+), closing AS (SELECT epoch - 1 AS epoch, min(time) AS closed FROM met GROUP BY epoch)
+SELECT first.*, crossing.until, closing.closed
+FROM first LEFT JOIN crossing USING (unit_id) LEFT JOIN closing USING (epoch)
 """
 
 _METRICS = "CREATE OR REPLACE TEMP TABLE metric (key VARCHAR, aggregate VARCHAR, logarithm BOOLEAN)"
@@ -55,6 +58,7 @@ WITH value AS (
   FROM outcome o JOIN metric ON metric.key = o.metric JOIN unit ON unit.unit_id = o.unit_id
   WHERE o.variant = '' AND o.time >= unit.since - INTERVAL 60 SECOND
     AND (unit.until IS NULL OR o.time < unit.until)
+    AND (metric.aggregate <> 'sum' OR unit.closed IS NULL OR o.time < unit.closed)
   GROUP BY o.metric, unit.epoch, unit.variant, o.unit_id
 )
 SELECT metric, epoch, variant, time, {_LOGARITHM} AS value FROM value

@@ -390,3 +390,27 @@ def test_an_odd_value_stops_no_other_rollout(path: LivePath) -> None:
     tick = path.tick()
     assert [item.rollout.key for item in tick.taken] == ["ranker-v2"]
     assert any(line.startswith("other: no look could be taken") for line in tick.lines())
+
+
+def test_sums_of_returning_units_stop_in_both_arms_when_the_share_grows(path: LivePath) -> None:
+    cost = Metric(key="cost", direction="decrease", aggregate="sum", missing="zero")
+    watch = Policy(guardrails=(Guardrail(metric="cost", test="difference", margin=5.0),))
+    stages = (Stage(name="10 %", share=0.1, min_units=30), STAGES[1])
+    path.workspace.start(plan(metrics=(cost,), policy=watch, stages=stages))
+    for _ in range(6):
+        for i in range(600):
+            path.clock.now += 0.1
+            path.client.expose(path.client.assign("ranker", f"u{i}"))
+            path.client.record(f"u{i}", "cost", 1.0)
+        path.tick()
+    assert path.workspace.rollout("ranker-v2").stage.name == "50 %"
+    record = StoreReader(path.workspace.path).decisions("ranker-v2")[-1]
+    means = {v: mean for _, epoch, v, _, mean, _ in record["observation"]["values"] if epoch == 1}
+    assert means["new"] == pytest.approx(means["old"], rel=0.05)
+
+
+def test_a_limit_takes_no_unit_for_good_before_its_outcome() -> None:
+    failed = Metric(key="failed", kind="proportion", direction="decrease", missing="zero")
+    limit = Policy(guardrails=(Guardrail(metric="failed", test="limit", limit=0.01),))
+    with pytest.raises(ConfigError, match="before their outcome is known"):
+        plan(metrics=(failed,), policy=limit)

@@ -16,10 +16,9 @@ from abkit import __version__
 from abkit.decision import sha256_of
 from abkit.errors import AbkitError, TransitionError
 from abkit.events import Decided
-from abkit.judge import JudgeState, judge
+from abkit.judge import JudgeState, judge, taken_again
 from abkit.log import SegmentWriter
-from abkit.observation import Observation
-from abkit.rollout import Rollout, advance
+from abkit.rollout import advance
 from abkit.store.ingest import Ingested, Ingester
 from abkit.workspace import Workspace
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from abkit.decision import Decision
+    from abkit.observation import Observation
+    from abkit.rollout import Rollout
 
 DECISION_SCHEMA = "abkit.decision/v1"
 
@@ -231,15 +232,12 @@ class Controller:
 
     def _recall(self, rollout: Rollout) -> _Memory:
         """Replay the observations recorded before this controller started."""
-        memory, decision = _Memory(), None
-        for record in self._ingester.decisions(rollout.key):
-            observation = Observation.from_dict(record["observation"])
-            past = Rollout.from_dict(record["rollout_state"])
-            decision, memory.state = judge(past, memory.state, observation)
-            memory.looks = int(record["look"])
-        if decision is not None and decision.action == "halt":
-            # Recorded, and cut off before it was acted on.
-            self._halt_again(rollout.key, "; ".join(decision.reasons))
+        memory, halt = _Memory(), ""
+        for record, decision, state in taken_again(self._ingester.decisions(rollout.key)):
+            memory.state, memory.looks = state, int(record["look"])
+            halt = "; ".join(decision.reasons) if decision.action == "halt" else ""
+        if halt:  # recorded, and cut off before it was acted on
+            self._halt_again(rollout.key, halt)
         return memory
 
 

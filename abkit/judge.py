@@ -29,7 +29,7 @@ from abkit.sequential.mixture import paired_difference, stratified_difference
 from abkit.stats.srm import SRM_BLOCK, capped_exp, lindon_malek_log_e, srm_concentration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from abkit.estimate import Alternative, Estimate
     from abkit.metrics import Metric
@@ -41,16 +41,17 @@ GROSS_RELATIVE_RISK = 2.0
 
 @dataclass(frozen=True, slots=True)
 class GuardrailState:
-    """The two running tests of one counted guardrail.
+    """The running tests of one guardrail that counts events.
 
     Args:
         harm: test against "treatment is not worse".
-        safe: test against "treatment is worse by the margin".
+        safe: test against "treatment is worse by the margin"; None where the difference of means
+            is what has to be shown.
         counted: units and bad events that the tests have seen, by epoch and variant.
     """
 
     harm: CanaryState
-    safe: CanaryState
+    safe: CanaryState | None
     counted: Mapping[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
 
 
@@ -100,28 +101,34 @@ def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:
     Returns:
         One line per decision that comes out differently; empty if all agree to the bit.
     """
+    return [
+        f"look {record['look']}: {name} was {record[name]!r}, is {value!r}"
+        for record, decision, _ in taken_again(records)
+        for name, value in decision.to_dict().items()
+        if record[name] != value
+    ]
+
+
+def taken_again(
+    records: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[Mapping[str, Any], Decision, JudgeState]]:
+    """Each record with the decision that its counts lead to, and the state after it."""
     state = JudgeState()
-    differences: list[str] = []
     for record in records:
         rollout = Rollout.from_dict(record["rollout_state"])
         decision, state = judge(rollout, state, Observation.from_dict(record["observation"]))
-        again = decision.to_dict()
-        differences += [
-            f"look {record['look']}: {name} was {record[name]!r}, is {value!r}"
-            for name, value in again.items()
-            if record[name] != value
-        ]
-    return differences
+        yield record, decision, state
 
 
 def _fresh(guardrail: Guardrail) -> GuardrailState:
     margin = guardrail.margin or DEFAULT_RELATIVE_MARGIN
+    if guardrail.test == "difference":
+        gross = CanaryDesign(null_relative_risk=GROSS_RELATIVE_RISK)
+        return GuardrailState(CanaryState.start(gross), None)
     if guardrail.test == "limit":
         limit = guardrail.limit
         harm = CanaryDesign(limit_rate=limit)
         safe = CanaryDesign(limit_rate=limit, harm=False, restarts=0)
-    elif guardrail.test == "difference":
-        harm = safe = CanaryDesign(null_relative_risk=GROSS_RELATIVE_RISK)
     else:
         harm = CanaryDesign()
         safe = CanaryDesign(null_relative_risk=1 + margin, harm=False, restarts=0)
@@ -165,7 +172,8 @@ def _updated(
             arms.append((n, hits))
         (n_control, e_control), (n_treatment, e_treatment) = arms
         block = Block(n_control, n_treatment, e_control, e_treatment, hour)
-        harm, safe = harm.update(block), safe.update(block)
+        harm = harm.update(block)
+        safe = None if safe is None else safe.update(block)
     return GuardrailState(harm, safe, counted)
 
 
@@ -183,17 +191,16 @@ def _counted_guardrail(
             guardrail.metric, rollout.control, rollout.treatment
         )
     )
-    # Pairs can show harm in the dark; the average of two e-values is one again.
-    log_harm = state.harm.log_e_value
+    # Pairs can show harm in the dark.
+    log_harm = [state.harm.log_e_value]
     if guardrail.test != "limit" and guardrail.metric in observation.pairs:
-        paired = _paired_log_e(rollout, guardrail.metric, observation, "greater", 0.0)
-        log_harm = _averaged(log_harm, paired)
+        log_harm.append(_paired_log_e(rollout, guardrail.metric, observation, "greater", 0.0))
     return Evidence(
         metric=guardrail.metric,
         role="guardrail",
         rule=rule,
-        e_harm=capped_exp(log_harm),
-        e_promote=capped_exp(state.safe.log_e_value),
+        e_harm=_average(log_harm),
+        e_promote=1.0 if state.safe is None else capped_exp(state.safe.log_e_value),
         relative_risk=relative_risk(blocks) if guardrail.test == "canary" else None,
         **shown,
     )
@@ -204,22 +211,20 @@ def _difference_guardrail(
 ) -> Evidence:
     metric = rollout.experiment.metric(guardrail.metric)
     worse, better = _sides(metric)
-    # The mixture waits for events and others in each arm, which a total failure never has: where
-    # bad events can be counted, an exact test for more than twice as many stands beside it.
     distance = guardrail.margin or 0.0
     margin = distance if metric.direction == "decrease" else -distance
-    log_harm = _log_e(_live(rollout, guardrail.metric, observation, worse, margin))
+    log_harm = [_log_e(_live(rollout, guardrail.metric, observation, worse, margin))]
     if state is not None:
-        log_harm = _averaged(log_harm, state.harm.log_e_value)
+        # The mixture waits for events and others in each arm, which a total failure never has:
+        # where bad events can be counted, an exact test for more than twice as many goes along.
+        log_harm.append(state.harm.log_e_value)
     if guardrail.metric in observation.pairs:
-        paired = _paired_log_e(rollout, guardrail.metric, observation, worse, margin)
-        log_harm = _averaged(log_harm, paired)
-    # What is within the margin counts as not worse: it may neither halt nor block.
+        log_harm.append(_paired_log_e(rollout, guardrail.metric, observation, worse, margin))
     return Evidence(
         metric=guardrail.metric,
         role="guardrail",
         rule=f"not worse by {guardrail.margin:g}",
-        e_harm=capped_exp(log_harm),
+        e_harm=_average(log_harm),
         e_promote=_e_promote(rollout, guardrail.metric, observation, (worse, better), margin),
         **_shown(rollout, guardrail.metric, observation),
     )
@@ -267,10 +272,11 @@ def _e_promote(
     return capped_exp(live + _paired_log_e(rollout, metric, observation, better, margin))
 
 
-def _averaged(log_a: float, log_b: float) -> float:
-    """Logarithm of the average of two e-values."""
-    top = max(log_a, log_b)
-    return top + math.log((math.exp(log_a - top) + math.exp(log_b - top)) / 2)
+def _average(log_e_values: list[float]) -> float:
+    """The average of e-values, which is one again, from their logarithms."""
+    top = max(log_e_values)
+    rest = math.fsum(math.exp(value - top) for value in log_e_values)
+    return capped_exp(top + math.log(rest / len(log_e_values)))
 
 
 def _paired_log_e(

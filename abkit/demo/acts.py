@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from abkit.decision import Guardrail, Objective, Policy
 from abkit.demo.worker import EXPERIMENT
 from abkit.metrics import Metric
-from abkit.rollout import Rollout, Stage, State
+from abkit.rollout import Rollout, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 METRICS = (
     Metric(key="wrong", kind="proportion", direction="decrease", missing="exclude"),
@@ -31,23 +35,20 @@ class Act:
     Args:
         number: 1, 2 or 3.
         title: what happens, in a line.
-        rollout: the plan.
-        expected: the state that this story usually ends in; nothing depends on it.
+        plan: from the variant that serves now, the control, to the plan.
         max_requests: give up after so many requests.
     """
 
     number: int
     title: str
-    rollout: Rollout
-    expected: State
+    plan: Callable[[str], Rollout]
     max_requests: int
 
 
-def acts(*, teacher: str, logistic: str, student: str, green: str, fast: bool) -> list[Act]:
+def acts(*, logistic: str, student: str, green: str, fast: bool) -> list[Act]:
     """The plans.
 
     Args:
-        teacher: variant that serves when the demo begins.
         logistic: the canary of act 1.
         student: the candidate of act 2.
         green: the green side of act 3.
@@ -57,10 +58,10 @@ def acts(*, teacher: str, logistic: str, student: str, green: str, fast: bool) -
         Act(
             number=1,
             title="logistic regression as canary of the teacher",
-            rollout=Rollout.plan(
+            plan=lambda control: Rollout.plan(
                 "logistic-canary",
                 experiment=EXPERIMENT,
-                control=teacher,
+                control=control,
                 treatment=logistic,
                 metrics=METRICS,
                 policy=_policy(),
@@ -68,16 +69,15 @@ def acts(*, teacher: str, logistic: str, student: str, green: str, fast: bool) -
                 if fast
                 else _stages(((1, 100), (5, 400), (25, 1_500), (50, 5_000))),
             ),
-            expected="halted",
             max_requests=30_000 if fast else 60_000,
         ),
         Act(
             number=2,
             title="the distilled student: shadow, then canary",
-            rollout=Rollout.plan(
+            plan=lambda control: Rollout.plan(
                 "student-rollout",
                 experiment=EXPERIMENT,
-                control=teacher,
+                control=control,
                 treatment=student,
                 metrics=METRICS,
                 policy=_policy(),
@@ -91,22 +91,20 @@ def acts(*, teacher: str, logistic: str, student: str, green: str, fast: bool) -
                     *_stages(((10, 100), (50, 300)) if fast else ((10, 300), (50, 1_500))),
                 ),
             ),
-            expected="promoted",
             max_requests=40_000 if fast else 60_000,
         ),
         Act(
             number=3,
             title="blue-green: the student's next build takes over at once",
-            rollout=Rollout.plan(
+            plan=lambda control: Rollout.plan(
                 "green-switch",
                 experiment=EXPERIMENT,
-                control=student,
+                control=control,
                 treatment=green,
                 metrics=METRICS,
                 policy=Policy(guardrails=(_FAILED,)),
                 stages=(Stage(name="switched", mode="switch", share=1.0, min_units=2_000),),
             ),
-            expected="rolled_back",
             max_requests=10_000,
         ),
     ]

@@ -140,13 +140,17 @@ def main(
         fleet.wait_until_ready(models.fingerprint)
         controller = stack.enter_context(Controller(space, clock=clock))
         plan = acts(
-            teacher=models.teacher.name,
             logistic=models.logistic.name,
             student=models.student.name,
             green=models.green.name,
             fast=fast,
         )
-        rollouts = [_play(act, space, controller, console) for act in plan]
+        rollouts: list[Rollout] = []
+        serving = models.teacher.name
+        for act in plan:
+            rollouts.append(_play(act, serving, space, controller, console))
+            last = rollouts[-1]
+            serving = last.treatment if last.state == "promoted" else last.control
         reports = fleet.stop()
         controller.tick()
     figures = [
@@ -260,10 +264,12 @@ def _train(console: Console, seed: int) -> Models:
     return models
 
 
-def _play(act: Act, space: Workspace, controller: Controller, console: Console) -> Rollout:
+def _play(
+    act: Act, serving: str, space: Workspace, controller: Controller, console: Console
+) -> Rollout:
     """Start the rollout and tick the controller until it is over."""
     console.print(f"\n[bold]Act {act.number}[/bold]  {act.title}")
-    rollout = space.start(act.rollout, actor="demo")
+    rollout = space.start(act.plan(serving), actor="demo")
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -276,7 +282,7 @@ def _play(act: Act, space: Workspace, controller: Controller, console: Console) 
         while rollout.live:
             time.sleep(TICK_SECONDS)
             for item in controller.tick().taken:
-                if item.rollout.key != act.rollout.key:
+                if item.rollout.key != rollout.key:
                     continue
                 if item.changed:
                     console.print(
@@ -287,7 +293,7 @@ def _play(act: Act, space: Workspace, controller: Controller, console: Console) 
                 progress.update(
                     task, description=item.rollout.stage.name, completed=done, note=note
                 )
-            rollout = space.rollout(act.rollout.key)
+            rollout = space.rollout(rollout.key)
             seen = controller.exposures(rollout.key)
             if seen > act.max_requests and rollout.live:
                 rollout = space.halt(

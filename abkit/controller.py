@@ -18,7 +18,7 @@ from abkit.errors import AbkitError, TransitionError
 from abkit.events import Decided
 from abkit.judge import JudgeState, judge, taken_again
 from abkit.log import SegmentWriter
-from abkit.rollout import advance
+from abkit.machine import advance
 from abkit.store.ingest import Ingested, Ingester
 from abkit.workspace import Workspace
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abkit import rollout as machine
+from abkit import machine
 from abkit.errors import (
     ConfigError,
     StoreBusyError,

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from abkit import rollout as machine
+from abkit import machine
 from abkit.assignment import compile_experiment
 from abkit.decision import Action, Decision, Guardrail, Objective, Policy
 from abkit.errors import TransitionError

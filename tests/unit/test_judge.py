@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abkit.decision import Guardrail, Objective, Policy
 from abkit.judge import JudgeState, judge
+from abkit.machine import start
 from abkit.metrics import Metric
 from abkit.moments import Moments
 from abkit.observation import Observation, Paired
-from abkit.rollout import Rollout, Stage, start
+from abkit.rollout import Rollout, Stage
 
 POLICY = Policy(
     guardrails=(Guardrail(metric="wrong", test="difference", margin=0.01),),

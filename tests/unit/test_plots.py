@@ -15,10 +15,11 @@ from abkit.controller import decision_record
 from abkit.decision import Guardrail, Objective, Policy
 from abkit.errors import DataError
 from abkit.judge import JudgeState, judge
+from abkit.machine import advance, halt, start
 from abkit.metrics import Metric
 from abkit.moments import Moments
 from abkit.observation import Observation
-from abkit.rollout import Rollout, Stage, advance, halt, start
+from abkit.rollout import Rollout, Stage
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from abkit import rollout as machine
+from abkit import machine
 from abkit.assignment import compile_experiment
 from abkit.decision import Decision, Guardrail, Objective, Policy
 from abkit.errors import ConfigError, TransitionError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import abkit.workspace
-from abkit import rollout as machine
+from abkit import machine
 from abkit.assignment import compile_experiment
 from abkit.decision import Decision
 from abkit.errors import (
@@ -207,7 +207,7 @@ def test_a_put_that_moves_nothing_publishes_nothing(workspace: Workspace) -> Non
 RACE = """
 import sys, time
 from pathlib import Path
-from abkit import rollout as machine
+from abkit import machine
 from abkit.errors import TransitionError
 from abkit.rollout import Rollout
 from abkit.workspace import Workspace

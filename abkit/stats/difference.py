@@ -167,6 +167,23 @@ def relative_lift(
     return lift, interval_around(lift, quantile * standard_error, side)
 
 
+def unanswered(
+    method: str, control: Moments, treatment: Moments, *, alpha: float, alternative: Alternative
+) -> Estimate:
+    """An estimate for one look that knows the arms and has no answer yet."""
+    return Estimate(
+        method=method,
+        guarantee="fixed-horizon",
+        alpha=alpha,
+        alternative=alternative,
+        status="insufficient_data",
+        n_treatment=treatment.n,
+        n_control=control.n,
+        mean_treatment=treatment.mean if treatment.n else None,
+        mean_control=control.mean if control.n else None,
+    )
+
+
 def welch_t(
     control: Moments,
     treatment: Moments,
@@ -212,17 +229,7 @@ def welch_t(
         '-1.860813 17.77647 0.0793941'
     """
     check_test(alpha, alternative)
-    blank = Estimate(
-        method="welch_t",
-        guarantee="fixed-horizon",
-        alpha=alpha,
-        alternative=alternative,
-        status="insufficient_data",
-        n_treatment=treatment.n,
-        n_control=control.n,
-        mean_treatment=treatment.mean if treatment.n else None,
-        mean_control=control.mean if control.n else None,
-    )
+    blank = unanswered("welch_t", control, treatment, alpha=alpha, alternative=alternative)
     if min(control.n, treatment.n) == 0:
         return blank
     difference = treatment.mean - control.mean

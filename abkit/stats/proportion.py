@@ -16,6 +16,7 @@ from abkit.stats.difference import (
     relative_lift,
     successes_of,
     tail_alpha,
+    unanswered,
 )
 
 if TYPE_CHECKING:
@@ -73,17 +74,7 @@ def two_proportions(
     """
     check_test(alpha, alternative)
     won_control, won_treatment = successes_of(control), successes_of(treatment)
-    blank = Estimate(
-        method="pooled_z",
-        guarantee="fixed-horizon",
-        alpha=alpha,
-        alternative=alternative,
-        status="insufficient_data",
-        n_treatment=treatment.n,
-        n_control=control.n,
-        mean_treatment=treatment.mean if treatment.n else None,
-        mean_control=control.mean if control.n else None,
-    )
+    blank = unanswered("pooled_z", control, treatment, alpha=alpha, alternative=alternative)
     if min(control.n, treatment.n) == 0:
         return blank
     difference = treatment.mean - control.mean

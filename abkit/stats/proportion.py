@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from scipy import stats
 from statsmodels.stats.proportion import proportions_ztest
 
-from abkit.estimate import Alternative, Estimate
 from abkit.stats.difference import (
     check_test,
     interval_around,
@@ -20,6 +19,7 @@ from abkit.stats.difference import (
 )
 
 if TYPE_CHECKING:
+    from abkit.estimate import Alternative, Estimate
     from abkit.moments import Moments
 
 _FEWEST_UNITS = 2

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OLDEST_PYTHON = (3, 11)
 ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.lock"
+CONFORMANCE_LOCK = ROOT / "requirements-conformance.lock"
 VENV = Path(os.environ.get("ABKIT_VENV") or ROOT / ".venv").absolute()
 BIN = VENV / "bin"
 PYTHON = BIN / "python"
@@ -328,17 +329,33 @@ def run(rest: list[str]) -> NoReturn:
 
 
 def lock(rest: list[str]) -> int:
-    """Write requirements.lock anew from pyproject.toml; `--upgrade` takes newer versions."""
+    """Write both lock files anew from pyproject.toml; `--upgrade` takes newer versions."""
     with one_at_a_time():
         make_venv()
         if not install_uv():
             stop("the lock file is made by uv, and uv could not be installed")
-    say(f"3/3 resolving {shown(LOCK)}")
-    return call(
-        *(UV, "pip", "compile", "pyproject.toml", "--extra", "dev", "--output-file", LOCK.name),
-        *("--universal", "--python-version", "{}.{}".format(*OLDEST_PYTHON), "--generate-hashes"),
-        *("--quiet", "--custom-compile-command", "python3 dev.py lock", *rest),
+    say(f"3/3 resolving {shown(LOCK)} and {shown(CONFORMANCE_LOCK)}")
+    resolve = (
+        *(UV, "pip", "compile", "pyproject.toml", "--universal", "--generate-hashes", "--quiet"),
+        *("--python-version", "{}.{}".format(*OLDEST_PYTHON)),
+        *("--custom-compile-command", "python3 dev.py lock", *rest),
     )
+    return call(*resolve, "--extra", "dev", "--output-file", LOCK.name) or call(
+        *(*resolve, "--extra", "dev", "--extra", "conformance", "--constraint", LOCK.name),
+        *("--output-file", CONFORMANCE_LOCK.name),
+    )
+
+
+def conformance(rest: list[str]) -> int:
+    """Add the vendors' packages, engines and servers that the conformance tests run against."""
+    if rest:
+        stop(f"conformance takes no arguments, and got {' '.join(rest)}", 2)
+    ensure_environment()
+    say(f"installing what {shown(CONFORMANCE_LOCK)} pins (about 1 GB)")
+    pinned = ("--require-hashes", "--requirement", CONFORMANCE_LOCK)
+    if not ((install_uv() and uv_pip_install(*pinned)) or pip("install", "--quiet", *pinned)):
+        stop(f"could not install {shown(CONFORMANCE_LOCK)}: see above")
+    return 0
 
 
 def clean(rest: list[str]) -> int:
@@ -369,6 +386,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "screenshots": screenshots,
     "run": run,
     "lock": lock,
+    "conformance": conformance,
     "clean": clean,
 }
 

@@ -1,35 +1,31 @@
-"""Assignment: experiment + unit_id -> variant, with the reason.
-
-An experiment is compiled once into a closure that compares raw digest bytes with threshold
-bytes; nothing on the request's path parses, allocates more than one tuple, or can raise.
-"""
+"""Assignment: the variant of one unit, with the reason; and what counts as a unit."""
 
 from __future__ import annotations
 
 from operator import index
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-from abkit.bucketing import md5, split_bucket, threshold, threshold_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from abkit.experiment import Experiment
+from abkit.bucketing.scheme import scheme
 
 Reason = Literal[
     "split",
     "override",
+    "forced",
+    "sticky",
+    "holdout",
+    "layer",
+    "targeting",
     "rollout",
     "killed",
     "draft",
     "invalid_unit",
     "unknown_experiment",
+    "no_snapshot",
     "error",
 ]
 DEFAULT_CONTROL = "control"
 MAX_UNIT_CHARACTERS = 16_384
 """A longer unit_id is invalid: hashing it would hold up the request."""
-_EMPTY_DIGEST = b""
 
 
 class Arm(NamedTuple):
@@ -38,13 +34,17 @@ class Arm(NamedTuple):
     Args:
         experiment: key of the experiment.
         variant: name of the variant to serve.
-        reason: why: "split" by hash, "override" for testing, "rollout" outside the rollout,
-            "killed" or "draft" by state, "invalid_unit", "unknown_experiment" or "error".
+        reason: why: "split" by hash, "sticky" as before, "override" or "forced" for testing,
+            "holdout", "layer", "targeting" or "rollout" where that keeps the unit out, "killed"
+            or "draft" by state, "invalid_unit", "unknown_experiment", "no_snapshot" before the
+            first good one, or "error".
         in_experiment: whether the unit counts in the analysis.
         epoch: allocation epoch of the experiment; 0 when there is none.
         version: version of the snapshot; 0 without one.
         snapshot: hash of the snapshot; empty without one.
         shadow: a variant that should answer this unit in the dark too; empty for none.
+        hash: name of the bucketing function; empty where nothing was hashed.
+        salt: the salt it was hashed with.
     """
 
     experiment: str
@@ -55,6 +55,8 @@ class Arm(NamedTuple):
     version: int = 0
     snapshot: str = ""
     shadow: str = ""
+    hash: str = ""
+    salt: str = ""
 
 
 class Assignment(NamedTuple):
@@ -65,7 +67,6 @@ class Assignment(NamedTuple):
 
     unit_id: str
     arm: Arm
-    raw: bytes = _EMPTY_DIGEST
 
     @property
     def variant(self) -> str:
@@ -109,8 +110,23 @@ class Assignment(NamedTuple):
 
     @property
     def bucket(self) -> int | None:
-        """Hash bucket in [0, 2**52); None where no hash was needed."""
-        return split_bucket(self.raw) if self.raw else None
+        """Hash bucket in [0, 2**52), worked out when asked for; None where none was needed."""
+        arm = self.arm
+        return scheme(arm.hash).split.bucket(arm.salt, self.unit_id) if arm.hash else None
+
+
+class Sticky(Protocol):
+    """Remembers which variant a unit met, for experiments that are `sticky`.
+
+    Both calls run on the request's path. What they raise is counted, and the unit is then
+    assigned as if nothing was remembered.
+    """
+
+    def get(self, experiment: str, unit_id: str) -> str | None:
+        """The variant that was put, or None."""
+
+    def put(self, experiment: str, unit_id: str, variant: str) -> None:
+        """Remember the variant."""
 
 
 def unit_text(unit_id: object) -> str | None:
@@ -154,79 +170,12 @@ def fallback(
     experiment: object, unit_id: object, reason: Reason, default: str = DEFAULT_CONTROL
 ) -> Assignment:
     """The default variant, with the reason why nothing better could be done."""
-    return Assignment(_plain(unit_id), Arm(_plain(experiment), default, reason))
+    return Assignment(plain_text(unit_id), Arm(plain_text(experiment), default, reason))
 
 
-def _plain(value: object) -> str:
+def plain_text(value: object) -> str:
     """A text or whole number as text, "" for everything else; runs no code of the value."""
     kind = type(value)
     if issubclass(kind, str):
         return str.__str__(value)
     return unit_text(value) or ""
-
-
-def compile_experiment(
-    experiment: Experiment, *, version: int = 0, snapshot: str = ""
-) -> Callable[[object], Assignment]:
-    """A function from unit_id to assignment, in the order kill, override, rollout, split.
-
-    Args:
-        experiment: what to compile.
-        version: version of the snapshot it came in.
-        snapshot: hash of that snapshot.
-    """
-
-    def arm(variant: str, reason: Reason, *, inside: bool = False) -> Arm:
-        shadow = experiment.shadow if inside else ""
-        return Arm(
-            experiment.key, variant, reason, inside, experiment.epoch, version, snapshot, shadow
-        )
-
-    control = experiment.control
-    invalid = arm(control, "invalid_unit")
-    if experiment.state != "running":
-        off = arm(control, "killed" if experiment.state == "killed" else "draft")
-        return _constant(off, invalid)
-    overrides = {unit: arm(name, "override") for unit, name in experiment.overrides.items()}
-    outside = arm(control, "rollout")
-    gate = threshold_bytes(threshold(experiment.rollout))
-    # The last range needs no comparison: the ranges cover every bucket.
-    bounds = [
-        (threshold_bytes(r.upper), arm(r.variant, "split", inside=True)) for r in experiment.ranges
-    ]
-    steps = [(upper, item) for upper, item in bounds if upper is not None]
-    last = bounds[-1][1]
-    salt = experiment.salt
-
-    # Names of this closure are faster than globals, and a tuple faster than its class.
-    new, cls, md5_of = tuple.__new__, Assignment, md5
-
-    def assign(unit_id: object) -> Assignment:
-        if type(unit_id) is str and unit_id.isascii() and 0 < len(unit_id) <= MAX_UNIT_CHARACTERS:
-            text = unit_id  # what nearly every request brings
-        else:
-            other = unit_text(unit_id)
-            if other is None:
-                return cls(_plain(unit_id), invalid)
-            text = other
-        if overrides and text in overrides:
-            return cls(text, overrides[text])
-        raw = md5_of(f"{salt}:{text}".encode()).digest()
-        if gate is not None and raw[8:] >= gate:
-            return new(cls, (text, outside, raw))
-        for upper, item in steps:
-            if raw < upper:
-                return new(cls, (text, item, raw))
-        return new(cls, (text, last, raw))
-
-    return assign
-
-
-def _constant(off: Arm, invalid: Arm) -> Callable[[object], Assignment]:
-    def assign(unit_id: object) -> Assignment:
-        text = unit_text(unit_id)
-        if text is None:
-            return Assignment(_plain(unit_id), invalid)
-        return Assignment(text, off)
-
-    return assign

@@ -15,7 +15,7 @@ Direction = Literal["increase", "decrease"]
 Aggregate = Literal["last", "first", "sum", "mean", "max"]
 Missing = Literal["zero", "exclude"]
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "kind": ("proportion", "mean"),
     "direction": ("increase", "decrease"),
@@ -31,7 +31,7 @@ def check_name(value: object, what: str) -> str:
     """
     if not isinstance(value, str) or NAME_PATTERN.match(value) is None:
         msg = (
-            f"{what} {value!r} is not a lawful name: use 1 to 64 of a-z 0-9 _ -, "
+            f"{what} {value!r} is not a lawful name: use 1 to 64 of A-Z a-z 0-9 _ . -, "
             "starting with a letter or digit"
         )
         raise ConfigError(msg)
@@ -43,7 +43,7 @@ class Metric:
     """A named function of the outcomes that one unit has.
 
     Args:
-        key: the name under which outcomes are recorded, `[a-z0-9][a-z0-9_-]*`.
+        key: the name under which outcomes are recorded, `[A-Za-z0-9][A-Za-z0-9_.-]*`.
         kind: "proportion" for values of 0 or 1, "mean" for numbers.
         direction: whether more is better ("increase") or worse ("decrease").
         aggregate: how several outcomes of one unit become one number; the default is "max" for

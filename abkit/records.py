@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
@@ -10,6 +11,10 @@ from typing import Any, TypeVar
 from abkit.errors import ConfigError
 
 _T = TypeVar("_T")
+
+_SALT = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
+_OUR_HASHES = ("abkit-v1", "sha256")
+_MAX_VENDOR_SALT = 512
 
 
 def build(cls: type[_T], data: object, what: str) -> _T:
@@ -83,3 +88,24 @@ def check_count(where: str, name: str, value: object, least: int = 0) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         msg = f"{where}: {name} must be a whole number >= {least}, got {value!r}"
         raise ConfigError(msg)
+
+
+def check_salt(where: str, salt: object, hash_name: str) -> None:
+    """Raise a ConfigError unless the salt suits the hash; a vendor's salt is free text."""
+    if hash_name in _OUR_HASHES:
+        # Without a colon, "salt:unit" can be read in one way only.
+        if not isinstance(salt, str) or _SALT.match(salt) is None:
+            raise ConfigError(f"{where}: salt {salt!r} must be 1 to 128 of A-Z a-z 0-9 _ . -")
+    elif not isinstance(salt, str) or not 0 < len(salt) <= _MAX_VENDOR_SALT or not is_text(salt):
+        raise ConfigError(
+            f"{where}: salt {salt!r} must be a text of 1 to {_MAX_VENDOR_SALT} characters"
+        )
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can encode a text: it cannot where it holds lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

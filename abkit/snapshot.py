@@ -13,19 +13,21 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from abkit.assignment import Assignment, compile_experiment
+from abkit.compiler import compile_arms
 from abkit.errors import ConfigError, SchemaVersionError, StoreError
 from abkit.experiment import Experiment
+from abkit.layer import HELD_OUT, Holdout, Layer
 from abkit.records import check_count, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    _State = tuple[tuple[int, ...], "Snapshot | None", dict[str, Callable[[object], Assignment]]]
+    from abkit.assignment import Sticky
+    from abkit.compiler import Choose
 
 SCHEMA = "abkit.snapshot/v1"
 MAX_BYTES = 64 << 20
@@ -42,27 +44,49 @@ class Snapshot:
         published: seconds since 1970 in UTC.
         experiments: the experiments by key.
         checksum: sha256 of the content, in hex.
+        layers: the layers by key.
+        holdouts: the holdouts by key.
     """
 
     version: int
     published: float
     experiments: Mapping[str, Experiment]
-    checksum: str
+    checksum: str = ""
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+    holdouts: Mapping[str, Holdout] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, experiments: Iterable[Experiment], *, version: int, published: float) -> Snapshot:
-        """A snapshot of these experiments.
+    def of(
+        cls,
+        experiments: Iterable[Experiment],
+        *,
+        layers: Iterable[Layer] = (),
+        holdouts: Iterable[Holdout] = (),
+        version: int,
+        published: float,
+    ) -> Snapshot:
+        """A snapshot of these experiments, layers and holdouts.
 
         Raises:
-            ConfigError: two of them have the same key.
+            ConfigError: two of them have the same key, or an experiment names a layer or
+                holdout that is not there.
         """
-        table = by_key(experiments)
-        body = _body(version, published, table)
-        return cls(version, published, table, _checksum(body))
+        tables = by_key(experiments), by_key(layers), by_key(holdouts)
+        _check_references(*tables)
+        bare = cls(version, published, tables[0], "", tables[1], tables[2])
+        return replace(bare, checksum=_checksum(bare._body()))
+
+    def _body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"version": self.version, "published": self.published}
+        for name in ("experiments", "layers", "holdouts"):
+            table = getattr(self, name)
+            if table or name == "experiments":
+                body[name] = [table[key].to_dict() for key in sorted(table)]
+        return body
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
-        body = _body(self.version, self.published, self.experiments)
+        body = self._body()
         document = {"schema": SCHEMA, "checksum": self.checksum, "body": body}
         return json.dumps(document, ensure_ascii=False, indent=1).encode()
 
@@ -99,10 +123,13 @@ class Snapshot:
                 msg = "the snapshot needs a list of experiments and the time of its publication"
                 raise StoreError(msg)
             table = by_key(Experiment.from_dict(item) for item in items)
+            layers = by_key(Layer.from_dict(item) for item in body.get("layers", ()))
+            holdouts = by_key(Holdout.from_dict(item) for item in body.get("holdouts", ()))
+            _check_references(table, layers, holdouts)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             msg = f"the snapshot's content is not usable: {error!r}"
             raise StoreError(msg) from None
-        return cls(version, float(published), table, checksum)
+        return cls(version, float(published), table, checksum, layers, holdouts)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -136,6 +163,7 @@ class SourceHealth:
         age_seconds: since that snapshot was published; None without one.
         errors: reads of the file that failed since start.
         last_error: why the last of them failed; empty for none.
+        origin: where the snapshot in use came from: "file", "fallback", or "none".
     """
 
     version: int
@@ -143,6 +171,7 @@ class SourceHealth:
     age_seconds: float | None
     errors: int
     last_error: str
+    origin: str = "file"
 
 
 class SnapshotSource:
@@ -150,9 +179,12 @@ class SnapshotSource:
 
     Args:
         path: the snapshot file; it may appear later.
+        fallback: a snapshot file packaged with the application, in use until the first good
+            one; None for none.
         poll_seconds: how often to look at the file at most.
         clock: seconds since 1970, for the age.
         monotonic: seconds that never jump, for the polling.
+        sticky: remembers what units met.
     """
 
     __slots__ = (
@@ -160,107 +192,167 @@ class SnapshotSource:
         "_errors",
         "_last_error",
         "_monotonic",
-        "_next",
+        "_origin",
         "_path",
         "_poll_seconds",
-        "_state",
+        "_sticky",
+        "due",
+        "state",
     )
 
     def __init__(
         self,
         path: Path,
         *,
+        fallback: str | os.PathLike[str] | None = None,
         poll_seconds: float = POLL_SECONDS,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        sticky: Sticky | None = None,
     ) -> None:
         """Look at the file for the first time; whatever it holds, nothing is raised."""
         self._path = os.fspath(path)
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._monotonic = monotonic
-        # The file's signature together with what came of it, swapped as one: of two threads that
-        # refresh at once, the one with the older file can win, and the next look sees that.
-        self._state: _State = ((), None, {})
+        self._sticky = sticky
         self._errors = 0
         self._last_error = ""
-        self._next = monotonic() + poll_seconds
-        self._refresh()
+        self._origin = "none"
+        # With the file's signature, swapped as one: of two threads that refresh at once, the one
+        # with the older file can win, and the next look sees that.
+        self.state: tuple[Snapshot | None, dict[str, Choose], tuple[int, ...]] = (None, {}, ())
+        self.due = monotonic() + poll_seconds
+        self._look()
+        if self.state[0] is None and fallback is not None:
+            self._take_fallback(os.fspath(fallback))
 
-    def table(self) -> dict[str, Callable[[object], Assignment]]:
-        """The functions that assign, by experiment key; never raises."""
-        now = self._monotonic()
-        if now >= self._next:
-            self._next = now + self._poll_seconds
-            self._refresh()
-        return self._state[2]
+    def refresh(self) -> None:
+        """Look at the file, for callers that found the time past `due`; never raises."""
+        self.due = self._monotonic() + self._poll_seconds
+        self._look()
+
+    def table(self) -> dict[str, Choose]:
+        """The functions that choose an arm, by experiment key; never raises."""
+        if self._monotonic() >= self.due:
+            self.refresh()
+        return self.state[1]
 
     def snapshot(self) -> Snapshot | None:
         """The snapshot in use, or None before the first good one."""
         self.table()
-        return self._state[1]
+        return self.state[0]
 
     def health(self) -> SourceHealth:
         """Version, age and errors."""
-        snapshot = self._state[1]
+        snapshot, errors, last = self.state[0], self._errors, self._last_error
         if snapshot is None:
-            return SourceHealth(0, "", None, self._errors, self._last_error)
+            return SourceHealth(0, "", None, errors, last, "none")
         age = max(0.0, self._clock() - snapshot.published)
-        return SourceHealth(
-            snapshot.version, snapshot.checksum, age, self._errors, self._last_error
-        )
+        return SourceHealth(snapshot.version, snapshot.checksum, age, errors, last, self._origin)
 
-    def _refresh(self) -> None:
+    def _look(self) -> None:
         try:
             status = os.stat(self._path)  # noqa: PTH116 - a Path object costs more than the call
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if signature == self._state[0]:
+            if signature == self.state[2]:
                 return
-            if not stat.S_ISREG(status.st_mode):
-                msg = "the snapshot is not a regular file"  # opening a pipe would wait for ever
-                raise StoreError(msg)  # noqa: TRY301 - counted like any other bad file
-            if status.st_size > MAX_BYTES:
-                msg = f"the snapshot is larger than {MAX_BYTES} bytes"
-                raise StoreError(msg)  # noqa: TRY301 - counted like any other bad file
-            with open(self._path, "rb") as file:  # noqa: PTH123
-                content = file.read(MAX_BYTES)
+            content = _read_regular(self._path, status)
             # Remembered even if it is bad: it is not parsed again until it changes.
-            self._state = (signature, *self._state[1:])
+            self.state = (*self.state[:2], signature)
             snapshot = Snapshot.from_bytes(content)
-            table = compile_snapshot(snapshot)
+            table = compile_snapshot(snapshot, self._sticky)
         except Exception as error:  # noqa: BLE001 - fail static: keep the last good one, count it
-            self._errors += 1
-            self._last_error = f"{type(error).__name__}: {error}"
+            self._count(error)
             return
-        self._state = (signature, snapshot, table)
+        self._origin = "file"
+        self.state = (snapshot, table, signature)
+
+    def _take_fallback(self, path: str) -> None:
+        try:
+            snapshot = Snapshot.from_bytes(_read_regular(path, os.stat(path)))  # noqa: PTH116
+            table = compile_snapshot(snapshot, self._sticky)
+        except Exception as error:  # noqa: BLE001 - the same: default variants are served
+            self._count(error)
+            return
+        self._origin = "fallback"
+        self.state = (snapshot, table, self.state[2])
+
+    def _count(self, error: Exception) -> None:
+        self._errors += 1
+        self._last_error = f"{type(error).__name__}: {error}"
 
 
-def compile_snapshot(snapshot: Snapshot) -> dict[str, Callable[[object], Assignment]]:
-    """The functions that assign, by experiment key."""
+def _read_regular(path: str, status: os.stat_result) -> bytes:
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a pipe would wait for ever.
+        raise StoreError(f"the snapshot {path} is not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise StoreError(f"the snapshot {path} is larger than {MAX_BYTES} bytes")
+    with open(path, "rb") as file:  # noqa: PTH123 - a Path object costs more than the call
+        return file.read(MAX_BYTES)
+
+
+def compile_snapshot(snapshot: Snapshot, sticky: Sticky | None = None) -> dict[str, Choose]:
+    """The functions that choose an arm, by key of experiment or holdout."""
+    items = [*snapshot.experiments.values()]
+    items += [
+        Experiment(key=item.key, salt=item.salt, control=HELD_OUT, ranges=item.ranges)
+        for item in snapshot.holdouts.values()
+    ]
     return {
-        key: compile_experiment(item, version=snapshot.version, snapshot=snapshot.checksum)
-        for key, item in snapshot.experiments.items()
+        item.key: compile_arms(
+            item,
+            version=snapshot.version,
+            snapshot=snapshot.checksum,
+            layers=snapshot.layers,
+            holdouts=snapshot.holdouts,
+            sticky=sticky,
+        )
+        for item in items
     }
 
 
-def by_key(experiments: Iterable[Experiment]) -> dict[str, Experiment]:
-    """Experiments by key.
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+_Item = TypeVar("_Item", bound=_Keyed)
+
+
+def by_key(items: Iterable[_Item]) -> dict[str, _Item]:
+    """Experiments, layers or holdouts by key.
 
     Raises:
         ConfigError: two of them have the same key.
     """
-    table: dict[str, Experiment] = {}
-    for experiment in experiments:
-        if experiment.key in table:
-            msg = f"two experiments have the key {experiment.key!r}"
+    table: dict[str, _Item] = {}
+    for item in items:
+        if item.key in table:
+            msg = f"two {type(item).__name__.lower()}s have the key {item.key!r}"
             raise ConfigError(msg)
-        table[experiment.key] = experiment
+        table[item.key] = item
     return table
 
 
-def _body(version: int, published: float, experiments: Mapping[str, Experiment]) -> dict[str, Any]:
-    items = [experiments[key].to_dict() for key in sorted(experiments)]
-    return {"version": version, "published": published, "experiments": items}
+def _check_references(
+    experiments: Mapping[str, Experiment],
+    layers: Mapping[str, Layer],
+    holdouts: Mapping[str, Holdout],
+) -> None:
+    for item in experiments.values():
+        if item.layer and item.layer not in layers:
+            raise ConfigError(
+                f"experiment {item.key!r} is in layer {item.layer!r}, which is not there"
+            )
+        for key in item.holdouts:
+            if key not in holdouts:
+                raise ConfigError(
+                    f"experiment {item.key!r} names the holdout {key!r}, which is not there"
+                )
+        if item.key in holdouts:
+            raise ConfigError(f"an experiment and a holdout have the key {item.key!r}")
 
 
 def _checksum(body: object) -> str:

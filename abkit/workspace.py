@@ -4,7 +4,10 @@
 
     workspace/
       snapshot.json              what serving workers read
+      snapshot.version           number of the latest snapshot, in case that file is lost
       experiments/<key>.json     experiments without a rollout
+      layers/<key>.json          experiments that exclude each other
+      holdouts/<key>.json        units kept out of experiments
       rollouts/<key>.json        one state file per rollout, compared and set on its version
       log/<writer>/<number>.seg  exposures, outcomes and decisions: the truth
       store/                     DuckDB: an index of the log, rebuilt from it at any time
@@ -21,11 +24,12 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from abkit import machine
 from abkit.errors import (
     ConfigError,
+    SchemaVersionError,
     StoreBusyError,
     StoreError,
     TransitionError,
@@ -34,10 +38,13 @@ from abkit.errors import (
 from abkit.experiment import Experiment
 from abkit.metrics import check_name
 from abkit.rollout import Rollout
-from abkit.snapshot import Snapshot, write_atomically
+from abkit.layer import Holdout, Layer
+from abkit.snapshot import Snapshot, by_key, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+_Part = TypeVar("_Part", Layer, Holdout)
 
 FOLDER_MODE = 0o700
 
@@ -60,6 +67,8 @@ class Workspace:
         self.store_path = self.path / "store"
         self._rollouts = self.path / "rollouts"
         self._experiments = self.path / "experiments"
+        self._layers = self.path / "layers"
+        self._holdouts = self.path / "holdouts"
         self._clock = clock
 
     def create(self) -> None:
@@ -74,6 +83,8 @@ class Workspace:
             self.store_path,
             self._rollouts,
             self._experiments,
+            self._layers,
+            self._holdouts,
         ):
             try:
                 folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
@@ -215,11 +226,17 @@ class Workspace:
             key, lambda item, now: machine.resume(item, now=now, reason=reason, actor=actor)
         )
 
-    def publish(self, *experiments: Experiment) -> Snapshot:
-        """Store experiments that have no rollout, and publish the snapshot.
+    def publish(
+        self,
+        *experiments: Experiment,
+        layers: Iterable[Layer] = (),
+        holdouts: Iterable[Holdout] = (),
+    ) -> Snapshot:
+        """Store experiments that have no rollout, layers and holdouts; publish the snapshot.
 
         Raises:
-            ConfigError: a rollout owns one of the keys.
+            ConfigError: a rollout owns one of the keys, or an experiment names a layer or
+                holdout that is not there.
         """
         self.create()
         with self._lock():
@@ -230,9 +247,31 @@ class Workspace:
                         f"rollout {owned[experiment.key]!r} owns the experiment {experiment.key!r}"
                     )
                     raise ConfigError(msg)
-                path = self._experiments / f"{experiment.key}.json"
-                write_atomically(path, _json(experiment.to_dict()))
+            layers, holdouts = tuple(layers), tuple(holdouts)
+            Snapshot.of(  # refuses what does not fit together before anything is written
+                experiments,
+                layers={**self._named(self._layers, Layer), **by_key(layers)}.values(),
+                holdouts={**self._named(self._holdouts, Holdout), **by_key(holdouts)}.values(),
+                version=0,
+                published=0.0,
+            )
+            for folder, items in (
+                (self._layers, layers),
+                (self._holdouts, holdouts),
+                (self._experiments, experiments),
+            ):
+                for item in items:
+                    write_atomically(folder / f"{item.key}.json", _json(item.to_dict()))
             return self._publish()
+
+    def _named(self, folder: Path, cls: type[_Part]) -> dict[str, _Part]:
+        """The layers or holdouts of a folder by key, without those whose file is damaged."""
+        found: dict[str, _Part] = {}
+        for path in sorted(folder.glob("*.json")):
+            with contextlib.suppress(StoreError, ConfigError):
+                item = cls.from_dict(_read_json(path))
+                found[item.key] = item
+        return found
 
     def mend(self) -> bool:
         """Publish what a crash between a state file and the snapshot has left unpublished.
@@ -277,6 +316,8 @@ class Workspace:
         """Compile and write the snapshot; the caller holds the lock."""
         try:
             before = self.snapshot()
+        except SchemaVersionError:
+            raise  # a newer abkit wrote it: what this one does not know would be lost
         except StoreError:
             before = None  # a damaged snapshot is what this publication mends
         found: list[Experiment] = []
@@ -301,10 +342,38 @@ class Workspace:
             current = table.get(experiment.key)
             if current is None or current.epoch < experiment.epoch:
                 table[experiment.key] = experiment
-        version = 1 if before is None else before.version + 1
-        snapshot = Snapshot.of(table.values(), version=version, published=self._clock())
+        layers, holdouts = self._parts(before)
+        version = self._next_version(before)
+        snapshot = Snapshot.of(
+            table.values(),
+            layers=layers.values(),
+            holdouts=holdouts.values(),
+            version=version,
+            published=self._clock(),
+        )
         write_atomically(self.snapshot_path, snapshot.to_bytes())
         return snapshot
+
+    def _parts(self, before: Snapshot | None) -> tuple[dict[str, Layer], dict[str, Holdout]]:
+        """Layers and holdouts; a file that is damaged or gone keeps what it held."""
+        layers = self._named(self._layers, Layer)
+        holdouts = self._named(self._holdouts, Holdout)
+        if before is not None:
+            layers, holdouts = {**before.layers, **layers}, {**before.holdouts, **holdouts}
+        return layers, holdouts
+
+    def _next_version(self, before: Snapshot | None) -> int:
+        """One more than ever before, also where the snapshot itself was lost."""
+        path = self.path / "snapshot.version"
+        try:
+            latest = int(path.read_text("ascii"))
+        except (OSError, ValueError):
+            latest = 0
+        version = max(latest, 0 if before is None else before.version) + 1
+        # A halt must not fail for want of this number.
+        with contextlib.suppress(OSError):
+            write_atomically(path, str(version).encode())
+        return version
 
     def _write(self, rollout: Rollout) -> None:
         write_atomically(self._rollouts / f"{rollout.key}.json", _json(rollout.to_dict()))

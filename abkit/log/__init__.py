@@ -29,12 +29,29 @@ or a second read adds nothing.
 
 from __future__ import annotations
 
-from abkit.log.chunk import Chunk, Damage, Gap, Loss, Position, Run
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from abkit.log.files import FileSystem, OsFiles
-from abkit.log.reader import LogReader
-from abkit.log.recovery import seal_dead
 from abkit.log.settings import Durability
 from abkit.log.writer import SegmentWriter, WriterCounts
+
+if TYPE_CHECKING:
+    from abkit.log.chunk import Chunk, Damage, Gap, Loss, Position, Run
+    from abkit.log.reader import LogReader
+    from abkit.log.recovery import seal_dead
+
+# The reading end, which serving code never loads.
+_LATER = {
+    "Chunk": "chunk",
+    "Damage": "chunk",
+    "Gap": "chunk",
+    "LogReader": "reader",
+    "Loss": "chunk",
+    "Position": "chunk",
+    "Run": "chunk",
+    "seal_dead": "recovery",
+}
 
 __all__ = [
     "Chunk",
@@ -51,3 +68,12 @@ __all__ = [
     "WriterCounts",
     "seal_dead",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads the log when it is first used."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'abkit.log' has no attribute {name!r}")
+    value = getattr(import_module(f"abkit.log.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from abkit.assignment import compile_experiment
+from abkit.compiler import compile_experiment
 from abkit.bucketing import SPACE, digest, rollout_bucket, split_bucket
 from abkit.experiment import Experiment, Range
 
@@ -49,7 +49,7 @@ def served(of: Experiment, units: list[str] = UNITS) -> dict[str, tuple[str, str
 
 SCRIPT = """
 import hashlib, json, sys
-from abkit.assignment import compile_experiment
+from abkit.compiler import compile_experiment
 from abkit.experiment import Experiment
 import random
 experiment = Experiment.from_dict(json.loads(sys.argv[1]))

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from abkit import machine
-from abkit.assignment import compile_experiment
+from abkit.compiler import compile_experiment
 from abkit.decision import Action, Decision, Guardrail, Objective, Policy
 from abkit.errors import TransitionError
 from abkit.metrics import Metric

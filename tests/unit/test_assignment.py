@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from abkit.assignment import (
     MAX_UNIT_CHARACTERS,
     Assignment,
-    compile_experiment,
     fallback,
     unit_text,
 )
 from abkit.bucketing import SPACE, bucket
+from abkit.compiler import compile_experiment
 from abkit.experiment import Experiment
 
 BASE: dict[str, Any] = {

@@ -130,7 +130,7 @@ def test_an_outcome_of_no_unit_is_rejected(units: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "metric", ["", "Clicks", "a b", "x" * 65, "a\n", "../x", None, 7, b"clicks"]
+    "metric", ["", "the clicks", "a b", "x" * 65, "a\n", "../x", None, 7, b"clicks"]
 )
 def test_an_outcome_of_no_metric_is_rejected(metric: Any) -> None:
     client, _ = in_memory()
@@ -154,7 +154,7 @@ def test_an_outcome_without_a_finite_number_is_rejected(value: Any) -> None:
     [
         ("ranker", "", "variant_without_experiment"),
         ("", "v2", "variant_without_experiment"),
-        ("Ranker", "v2", "invalid_variant"),
+        ("the ranker", "v2", "invalid_variant"),
         ("ranker", "v 2", "invalid_variant"),
         ("ranker", "v" * 65, "invalid_variant"),
         (1, 2, "invalid_variant"),
@@ -341,7 +341,7 @@ class Clock:
 def test_a_flip_is_reached_within_one_poll(tmp_path: Path) -> None:
     workspace, clock = Workspace(tmp_path / "ws"), Clock()
     client = Client(workspace.path, poll_seconds=0.5, monotonic=clock)
-    assert client.assign("ranker", "u").reason == "unknown_experiment"
+    assert client.assign("ranker", "u").reason == "no_snapshot"
     plan = Rollout.plan(
         "v2-out",
         experiment="ranker",

@@ -56,7 +56,7 @@ UNLAWFUL: dict[str, tuple[Any, list[str]]] = {
     "no key": (without("key"), ["no 'key'"]),
     "no control": (without("control"), ["'ranker'", "no 'control'"]),
     "no variants": (without("variants"), ["'ranker'", "no 'variants'", "name = share"]),
-    "key with capitals": (changed(key="Ranker"), ["experiment key", "'Ranker'", "a-z 0-9"]),
+    "key with a blank": (changed(key="the ranker"), ["experiment key", "'the ranker'", "a-z 0-9"]),
     "key with a path": (changed(key="../x"), ["experiment key", "'../x'", "a-z 0-9"]),
     "key with a newline": (changed(key="ranker\n"), [r"'ranker\n'", "a-z 0-9"]),
     "empty key": (changed(key=""), ["experiment key", "''", "1 to 64"]),
@@ -102,16 +102,26 @@ UNLAWFUL: dict[str, tuple[Any, list[str]]] = {
     "range ends are no ints": (with_ranges([0, float(SPACE), "a"]), ["whole numbers"]),
     "range variant is no text": (with_ranges([0, HALF, "a"], [HALF, SPACE, 3]), ["variant", "3"]),
     "range variant is a list": (with_ranges([0, SPACE, ["a"]]), ["variant", "['a']"]),
-    "no ranges": (with_ranges(), ["ranges", "cover", "2**52", "0"]),
-    "ranges with a gap": (
-        with_ranges([0, 5, "a"], [6, SPACE, "b"]),
-        ["ranges", "without gaps", f"[6, {SPACE})"],
-    ),
+    "no ranges": (with_ranges(), ["no ranges", "nobody"]),
     "ranges that overlap": (with_ranges([0, 7, "a"], [6, SPACE, "b"]), ["disjoint", "[6, "]),
     "ranges upside down": (with_ranges([5, 0, "a"], [5, SPACE, "b"]), ["sorted", "[5, 0)"]),
     "an empty range": (with_ranges([0, 0, "a"], [0, SPACE, "b"]), ["[0, 0)"]),
-    "ranges that end early": (with_ranges([0, HALF, "a"]), ["cover", str(HALF)]),
-    "ranges that end late": (with_ranges([0, SPACE + 1, "a"]), ["cover", str(SPACE + 1)]),
+    "ranges that end late": (with_ranges([0, SPACE + 1, "a"]), ["2**52", str(SPACE + 1)]),
+    "a hash of nobody's": (changed(hash="md4"), ["hash", "'md4'", "abkit-v1", "growthbook-v2"]),
+    "a vendor's salt that is too long": (
+        changed(hash="unleash", salt="x" * 513),
+        ["salt", "1 to 512"],
+    ),
+    "a layer that is no name": (changed(layer="a b"), ["layer", "'a b'"]),
+    "a holdout that is no name": (changed(holdouts=["a/b"]), ["holdout", "'a/b'"]),
+    "holdouts in words": (changed(holdouts="all"), ["holdouts", "list", "'all'"]),
+    "sticky in words": (changed(sticky="yes"), ["sticky", "true or false", "'yes'"]),
+    "a rollout salt with a colon": (changed(rollout_salt="a:b"), ["salt", "'a:b'"]),
+    "targeting in words": (changed(targeting="all"), ["targeting", "table", "'all'"]),
+    "a test of nothing": (
+        changed(targeting={"any": [{"attribute": "country", "inn": ["DE"]}]}),
+        ["targeting.any[0]", "'inn'", "did you mean 'in'"],
+    ),
     "overrides as a list": (changed(overrides=["qa"]), ["overrides", "unit_id", "['qa']"]),
     "override of nobody": (changed(overrides={"": "a"}), ["override", "non-empty", "''"]),
     "override of a number": (changed(overrides={7: "a"}), ["override", "string", "7"]),
@@ -306,7 +316,7 @@ def test_weights_sum_a_variants_ranges() -> None:
     assert Experiment.from_dict(data).weights == {"a": 1 - 2.0**-48, "b": 2.0**-48}
 
 
-@pytest.mark.parametrize("shares", [{"a": 0.5}, {}, {"a": 2.0}, {"A": 1.0}])
+@pytest.mark.parametrize("shares", [{"a": 0.5}, {}, {"a": 2.0}, {"a/b": 1.0}])
 def test_reweighting_to_unlawful_shares_is_refused(shares: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="experiment 'ranker'"):
         Experiment.from_dict(ENOUGH).reweight(shares)

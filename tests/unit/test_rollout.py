@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from abkit import machine
-from abkit.assignment import compile_experiment
+from abkit.compiler import compile_experiment
 from abkit.decision import Decision, Guardrail, Objective, Policy
 from abkit.errors import ConfigError, TransitionError
 from abkit.metrics import Metric

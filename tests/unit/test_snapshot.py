@@ -398,7 +398,7 @@ def test_a_pipe_in_the_place_of_the_file_holds_nobody_up(path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    assert done.stdout == "{} StoreError: the snapshot is not a regular file\n"
+    assert done.stdout == f"{{}} StoreError: the snapshot {path} is not a regular file\n"
 
 
 def test_a_link_that_is_switched_is_followed(tmp_path: Path, clock: Clock) -> None:
@@ -474,11 +474,11 @@ def test_an_older_refresh_that_ends_last_is_put_right_by_the_next(
     """Two threads refresh: one has read version 2 and is slow, the other installs version 3."""
     real = abkit.snapshot.compile_snapshot
 
-    def slow(snapshot: Snapshot) -> Any:
+    def slow(snapshot: Snapshot, sticky: Any) -> Any:
         monkeypatch.setattr(abkit.snapshot, "compile_snapshot", real)
         write_atomically(path, make(3).to_bytes())
-        source._refresh()  # the other thread, from beginning to end
-        return real(snapshot)
+        source.refresh()  # the other thread, from beginning to end
+        return real(snapshot, sticky)
 
     monkeypatch.setattr(abkit.snapshot, "compile_snapshot", slow)
     write_atomically(path, make(2).to_bytes())

@@ -1,0 +1,86 @@
+"""Shadow answers: another variant answers in the dark, off the request's path."""
+
+from __future__ import annotations
+
+import time
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+from abkit.client.pool import ShadowPool
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from abkit.assignment import Assignment
+    from abkit.client import Client
+    from abkit.client.outcomes import Recording
+
+
+class Shadows:
+    """The shadow answers of one client.
+
+    Args:
+        client: where outcomes and what went wrong are recorded.
+        workers: threads per process.
+        queue_size: answers that may wait, and tasks that may be under way in an event loop.
+    """
+
+    def __init__(self, client: Client, *, workers: int, queue_size: int) -> None:
+        """Start nothing yet."""
+        self._client = client
+        self._queue_size = queue_size
+        self._pool = ShadowPool(workers=workers, queue_size=queue_size)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def answer(
+        self, assignment: Assignment, recording: Recording, work: Callable[..., Any], *given: Any
+    ) -> bool:
+        """Have `work(*args, **kwargs)` done, where `given` is (args, kwargs)."""
+        args, kwargs = given
+        if iscoroutinefunction(work):
+            return self._in_loop(assignment, recording, work(*args, **kwargs))
+        client, variant = self._client, assignment.shadow
+
+        def in_thread() -> None:
+            started = time.perf_counter()
+            try:
+                answer = work(*args, **kwargs)
+            except BaseException:  # noqa: BLE001 - a shadow's failure is an outcome, no more
+                recording.failed(client, assignment, variant, time.perf_counter() - started)
+                return
+            recording.answered(client, assignment, variant, time.perf_counter() - started)
+            recording.measured(client, assignment, variant, answer)
+
+        return self._pool.submit(in_thread) or client.rejected.add("shadow_queue_full")
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Wait for the threads; False if some answers are left after the timeout."""
+        return self._pool.drain(timeout_seconds)
+
+    def _in_loop(self, assignment: Assignment, recording: Recording, work: Any) -> bool:
+        import asyncio  # noqa: PLC0415 - only where the application uses it anyway
+
+        if len(self._tasks) >= self._queue_size:
+            work.close()
+            return self._client.rejected.add("shadow_queue_full")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            work.close()
+            raise
+        task = loop.create_task(self._awaited(assignment, recording, work))
+        self._tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _awaited(self, assignment: Assignment, recording: Recording, work: Any) -> None:
+        client, variant = self._client, assignment.shadow
+        started = time.perf_counter()
+        try:
+            answer = await work
+        except Exception:  # noqa: BLE001 - the same
+            recording.failed(client, assignment, variant, time.perf_counter() - started)
+            return
+        recording.answered(client, assignment, variant, time.perf_counter() - started)
+        recording.measured(client, assignment, variant, answer)

@@ -1,0 +1,501 @@
+"""What a client does besides assigning: blocks, routes, shadows, forced and sticky variants."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from abkit.client import Client, MemorySink, MemorySticky
+from abkit.client.pool import ShadowPool
+from abkit.errors import ConfigError
+from abkit.experiment import Experiment
+from abkit.snapshot import Snapshot
+
+ALL_NEW = Experiment.create("ranker", {"old": 0.0, "new": 1.0}, salt="s", control="old")
+SHADOWED = Experiment(
+    key="ranker",
+    salt="s",
+    control="old",
+    ranges=Experiment.create("ranker", {"old": 1.0}, salt="s").ranges,
+    shadow="new",
+)
+MODELS = {"old": lambda x: x, "new": lambda x: -x}
+
+
+def client(*experiments: Experiment, **options: Any) -> Client:
+    return Client.from_experiments(experiments or [ALL_NEW], clock=lambda: 5.0, **options)
+
+
+def events(ab: Client) -> list[tuple[Any, ...]]:
+    assert isinstance(ab.sink, MemorySink)
+    return list(ab.sink.records)
+
+
+def outcomes(ab: Client) -> dict[tuple[str, str], float]:
+    """Value by (metric, variant named)."""
+    return {(r[3], r[6]): r[4] for r in events(ab) if r[0] == "o"}
+
+
+# The exposure block
+
+
+def test_a_block_logs_the_exposure_its_duration_and_that_it_went_well() -> None:
+    ab = client()
+    with ab.exposure("ranker", "u", latency="ms", error="failed") as a:
+        assert (a.variant, a.reason) == ("new", "split")
+        assert [event[0] for event in events(ab)] == ["e"]
+        time.sleep(0.01)
+    assert outcomes(ab)["failed", ""] == 0.0
+    assert outcomes(ab)["ms", ""] >= 10.0
+
+
+def test_a_block_that_raises_was_met_and_failed() -> None:
+    ab = client()
+    with pytest.raises(ZeroDivisionError), ab.exposure("ranker", "u", error="failed"):
+        _ = 1 / 0
+    assert [event[0] for event in events(ab)] == ["e", "o"]
+    assert outcomes(ab) == {("failed", ""): 1.0}
+
+
+def test_an_interrupt_says_nothing_about_the_model() -> None:
+    ab = client()
+    with pytest.raises(KeyboardInterrupt), ab.exposure("ranker", "u", error="failed", latency="ms"):
+        raise KeyboardInterrupt
+    assert outcomes(ab) == {}
+
+
+def test_a_unit_outside_is_not_exposed() -> None:
+    ab = client(Experiment.create("ranker", {"old": 0.5, "new": 0.5}, rollout=0.0))
+    with ab.exposure("ranker", "u") as a:
+        assert a.reason == "rollout"
+    with ab.exposure("absent", "u", default="old") as a:
+        assert (a.variant, a.reason) == ("old", "unknown_experiment")
+    assert events(ab) == []
+    assert ab.health().rejected == {}
+
+
+def test_a_block_works_in_a_task() -> None:
+    ab = client()
+
+    async def answer() -> str:
+        async with ab.exposure("ranker", "u", latency="ms") as a:
+            await asyncio.sleep(0)
+            return a.variant
+
+    assert asyncio.run(answer()) == "new"
+    assert [event[0] for event in events(ab)] == ["e", "o"]
+
+
+def test_an_outcome_of_an_assignment_is_that_of_the_variant_served() -> None:
+    ab = client(SHADOWED)
+    a = ab.assign("ranker", "u")
+    assert ab.record(a, "wrong", 1)
+    assert outcomes(ab) == {("wrong", "old"): 1.0}
+    plain = client()
+    assert plain.record(plain.assign("ranker", "u"), "wrong", 1)
+    assert outcomes(plain) == {("wrong", ""): 1.0}
+
+
+# Routes
+
+
+def test_a_route_gives_the_function_the_model_of_the_variant() -> None:
+    ab = client()
+
+    @ab.route("ranker", unit="user", models=MODELS, default="old", error="failed")
+    def rank(model: Any, x: int, user: str) -> int:
+        """Rank."""
+        return int(model(x))
+
+    assert rank(3, "u") == -3
+    assert rank(3, user="u") == -3
+    assert rank.__doc__ == "Rank."
+    assert [event[0] for event in events(ab)] == ["e", "o", "e", "o"]
+
+
+def test_a_route_works_for_coroutines_and_finds_the_unit_by_a_function() -> None:
+    ab = client()
+
+    @ab.route("ranker", unit=lambda request: request["user"], models=MODELS, default="old")
+    async def rank(model: Any, request: dict[str, Any]) -> int:
+        await asyncio.sleep(0)
+        return int(model(request["x"]))
+
+    assert asyncio.run(rank({"user": "u", "x": 3})) == -3
+    assert events(ab)[0][3] == "u"
+
+
+def test_a_route_measures_answers() -> None:
+    ab = client()
+
+    @ab.route("ranker", unit="u", models=MODELS, default="old", measure=lambda y: {"score": y})
+    def rank(model: Any, u: str) -> int:
+        return int(model(4))
+
+    rank("u")
+    assert outcomes(ab) == {("score", ""): -4.0}
+
+    @ab.route("ranker", unit="u", models=MODELS, default="old", measure=lambda y: y.oops)
+    def broken(model: Any, u: str) -> int:
+        return int(model(4))
+
+    assert broken("u") == -4
+    assert ab.health().rejected == {"measure_error": 1}
+
+
+def test_a_variant_without_a_model_is_answered_by_the_default_and_not_exposed() -> None:
+    ab = client()
+
+    @ab.route("ranker", unit="u", models={"old": MODELS["old"]}, default="old")
+    def rank(model: Any, u: str) -> int:
+        return int(model(4))
+
+    assert rank("u") == 4
+    assert events(ab) == []
+    assert ab.health().rejected == {"no_model": 1}
+
+
+def test_attributes_and_units_that_raise_are_answered_by_the_default() -> None:
+    ab = client(
+        Experiment.create(
+            "ranker", {"new": 1.0}, control="old", targeting={"attribute": "x", "above": 1}
+        )
+    )
+
+    @ab.route("ranker", unit="u", models=MODELS, default="old", attributes=lambda u: {"x": u / 2})
+    def rank(model: Any, u: Any) -> int:
+        return int(model(4))
+
+    assert (rank(3), rank(1), rank("text")) == (-4, 4, 4)
+    assert ab.health().rejected == {"route_unit_error": 1}
+
+
+def broken_model(x: int) -> int:
+    raise OSError(x)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_variant_that_fails_is_rescued_if_asked_and_counted_as_failed(is_async: bool) -> None:  # noqa: FBT001
+    ab = client()
+    models = {"old": MODELS["old"], "new": broken_model}
+
+    def make(rescue: bool) -> Any:  # noqa: FBT001
+        route = ab.route(
+            "ranker", unit="u", models=models, default="old", error="failed", rescue=rescue
+        )
+        if is_async:
+
+            @route
+            async def later(model: Any, u: str) -> int:
+                return int(model(4))
+
+            return lambda unit: asyncio.run(later(unit))
+
+        @route
+        def now(model: Any, u: str) -> int:
+            return int(model(4))
+
+        return now
+
+    assert make(rescue=True)("u") == 4
+    assert outcomes(ab) == {("failed", ""): 1.0}
+    with pytest.raises(OSError, match="4"):
+        make(rescue=False)("u")
+
+
+def test_a_route_that_could_not_work_is_refused_where_it_is_written() -> None:
+    ab = client()
+    with pytest.raises(ConfigError, match="default 'control' has no model; there are models for"):
+        ab.route("ranker", unit="u", models=MODELS)
+    with pytest.raises(TypeError, match="no argument 'user' after the model"):
+
+        @ab.route("ranker", unit="user", models=MODELS, default="old")
+        def rank(model: Any, u: str) -> int:
+            return int(model(4))
+
+
+# Shadows
+
+
+def test_a_shadow_answers_in_the_dark_and_both_answers_are_a_pair() -> None:
+    ab = client(SHADOWED)
+    caller = threading.get_ident()
+    seen: list[int] = []
+
+    @ab.route(
+        "ranker",
+        unit="u",
+        models=MODELS,
+        default="old",
+        measure=lambda y: {"score": y},
+        error="bad",
+        latency="ms",
+    )
+    def rank(model: Any, u: str) -> int:
+        seen.append(threading.get_ident())
+        return int(model(4))
+
+    assert rank("u") == 4
+    ab.close()
+    found = outcomes(ab)
+    assert found["score", "old"] == 4.0
+    assert found["score", "new"] == -4.0
+    assert found["bad", "old"] == found["bad", "new"] == 0.0
+    assert {key for key in found if key[0] == "ms"} == {("ms", "old"), ("ms", "new")}
+    assert seen.count(caller) == 1
+    assert len(set(seen)) == 2
+
+
+def test_a_shadow_that_fails_or_hangs_is_nobodys_trouble() -> None:
+    ab = client(SHADOWED)
+    a = ab.assign("ranker", "u")
+    assert ab.shadow(a, broken_model, 3, error="bad")
+    ab.close()
+    assert outcomes(ab) == {("bad", "new"): 1.0}
+
+
+def test_shadow_answers_without_room_are_dropped_and_counted() -> None:
+    ab = client(SHADOWED)
+    ab._shadow_size = (1, 2)
+    a = ab.assign("ranker", "u")
+    hold = threading.Event()
+    taken = [ab.shadow(a, hold.wait, 5) for _ in range(20)]
+    hold.set()
+    ab.close()
+    assert 2 <= sum(taken) <= 3
+    assert ab.health().rejected == {"shadow_queue_full": 20 - sum(taken)}
+
+
+def test_without_a_shadow_nothing_answers() -> None:
+    ab = client()
+    assert not ab.shadow(ab.assign("ranker", "u"), MODELS["new"], 3)
+    assert ab.health().rejected == {"no_shadow": 1}
+
+
+def test_a_shadow_may_be_a_coroutine_of_the_running_loop() -> None:
+    ab = client(SHADOWED)
+
+    async def model(x: int) -> int:
+        await asyncio.sleep(0)
+        return -x
+
+    async def bad(x: int) -> int:
+        raise OSError(x)
+
+    async def request() -> None:
+        a = ab.assign("ranker", "u")
+        assert ab.shadow(a, model, 4, measure=lambda y: {"score": y}, latency="ms")
+        assert ab.shadow(a, bad, 4, error="bad")
+        await asyncio.sleep(0.01)
+
+    asyncio.run(request())
+    assert outcomes(ab)["score", "new"] == -4.0
+    assert outcomes(ab)["bad", "new"] == 1.0
+
+
+def test_a_coroutine_without_a_loop_is_counted() -> None:
+    ab = client(SHADOWED)
+
+    async def model() -> int:
+        return 1
+
+    assert not ab.shadow(ab.assign("ranker", "u"), model)
+    assert ab.health().rejected == {"shadow_error": 1}
+
+
+def test_a_pool_does_all_that_it_took() -> None:
+    pool, done = ShadowPool(workers=3, queue_size=1_000), []
+    assert all(pool.submit(lambda i=i: done.append(i)) for i in range(500))
+    assert pool.drain(10)
+    assert sorted(done) == list(range(500))
+
+
+# Forced variants
+
+
+def test_a_forced_variant_holds_inside_the_block_and_is_not_analysed() -> None:
+    ab = client()
+    with ab.force({"ranker": "old"}):
+        a = ab.assign("ranker", "u")
+        assert (a.variant, a.reason, a.in_experiment) == ("old", "forced", False)
+        assert ab.variant("ranker", "u") == "old"
+        with ab.force({"ranker": "new"}):
+            assert ab.variant("ranker", "u") == "new"
+        assert ab.variant("ranker", "u") == "old"
+    assert ab.assign("ranker", "u").reason == "split"
+
+
+def test_forcing_is_each_threads_and_tasks_own() -> None:
+    ab = client()
+    inside, seen = threading.Event(), []
+
+    def other() -> None:
+        inside.wait(5)
+        seen.append(ab.variant("ranker", "u"))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with ab.force({"ranker": "old"}):
+        inside.set()
+        thread.join()
+    assert seen == ["new"]
+
+    async def forced(variant: str) -> str:
+        with ab.force({"ranker": variant}):
+            await asyncio.sleep(0.001)
+            return ab.variant("ranker", "u")
+
+    async def both() -> list[str]:
+        return list(await asyncio.gather(forced("old"), forced("new"), forced("old")))
+
+    assert asyncio.run(both()) == ["old", "new", "old"]
+
+
+@pytest.mark.parametrize(
+    "variants", [{"ranker": "nowhere"}, {"ranker": ["old"]}, None, 7, "ranker"]
+)
+def test_a_force_that_makes_no_sense_is_counted_and_left_out(variants: Any) -> None:
+    ab = client()
+    with ab.force(variants):
+        assert ab.assign("ranker", "u").reason == "split"
+    assert sum(ab.health().rejected.values()) == 1
+
+
+def test_a_killed_experiment_stays_killed() -> None:
+    ab = client(ALL_NEW.kill())
+    with ab.force({"ranker": "new"}):
+        assert (ab.variant("ranker", "u"), ab.assign("ranker", "u").reason) == ("old", "killed")
+
+
+# Sticky assignment
+
+
+TARGETED = Experiment.create(
+    "ranker",
+    {"old": 0.0, "new": 1.0},
+    control="old",
+    salt="s",
+    sticky=True,
+    targeting={"attribute": "plan", "is": "free"},
+)
+
+
+def test_a_unit_keeps_its_variant_while_its_attributes_change() -> None:
+    ab = client(TARGETED, sticky=MemorySticky())
+    assert ab.assign("ranker", "u", {"plan": "paid"}).reason == "targeting"
+    assert ab.assign("ranker", "u", {"plan": "free"}).reason == "split"
+    later = ab.assign("ranker", "u", {"plan": "paid"})
+    assert (later.variant, later.reason, later.in_experiment) == ("new", "sticky", True)
+    assert later.bucket == ab.assign("ranker", "u", {"plan": "free"}).bucket
+    assert ab.assign("ranker", "v", {"plan": "paid"}).reason == "targeting"
+
+
+def test_without_a_store_or_the_word_nothing_sticks() -> None:
+    for ab in (
+        client(TARGETED),
+        client(Experiment.from_dict(TARGETED.to_dict() | {"sticky": False}), sticky=MemorySticky()),
+    ):
+        ab.assign("ranker", "u", {"plan": "free"})
+        assert ab.assign("ranker", "u", {"plan": "paid"}).reason == "targeting"
+
+
+def test_what_has_no_buckets_any_more_does_not_stick() -> None:
+    sticky = MemorySticky()
+    sticky.put("ranker", "u", "gone")
+    ab = client(TARGETED, sticky=sticky)
+    assert ab.assign("ranker", "u", {}).reason == "targeting"
+    killed = client(TARGETED.kill(), sticky=sticky)
+    sticky.put("ranker", "u", "new")
+    assert killed.assign("ranker", "u", {}).reason == "killed"
+
+
+class Broken:
+    def get(self, experiment: str, unit_id: str) -> str | None:
+        raise OSError(experiment)
+
+    def put(self, experiment: str, unit_id: str, variant: str) -> None:
+        raise OSError(experiment)
+
+
+def test_a_store_that_fails_is_counted_and_the_unit_assigned() -> None:
+    ab = client(TARGETED, sticky=Broken())
+    assert ab.assign("ranker", "u", {"plan": "free"}).reason == "split"
+    assert ab.health().rejected == {"sticky_error": 2}
+
+
+def test_a_memory_of_units_is_bounded_also_among_threads() -> None:
+    sticky = MemorySticky(limit=50)
+
+    def work(seed: int) -> None:
+        for i in range(2_000):
+            sticky.put("x", f"{seed}-{i % 70}", "a")
+            sticky.get("x", f"{seed}-{i % 30}")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(sticky._known) <= 50
+
+
+# Everything at once, and before there is anything
+
+
+def test_all_experiments_are_assigned_at_once() -> None:
+    other = Experiment.create("colour", {"red": 1.0})
+    ab = client(ALL_NEW, other)
+    found = ab.assign_all("u")
+    assert {key: a.variant for key, a in found.items()} == {"ranker": "new", "colour": "red"}
+    assert ab.assign_all(None)["colour"].reason == "invalid_unit"  # type: ignore[arg-type]
+
+
+def test_a_packaged_snapshot_serves_until_there_is_one(tmp_path: Any) -> None:
+    packaged = tmp_path / "packaged.json"
+    packaged.write_bytes(Snapshot.of([ALL_NEW], version=7, published=0.0).to_bytes())
+    now = [0.0]
+    ab = Client(tmp_path / "ws", fallback=packaged, monotonic=lambda: now[0])
+    assert ab.assign("ranker", "u").version == 7
+    health = ab.health().snapshot
+    assert health is not None
+    assert (health.origin, health.errors) == ("fallback", 1)
+    (tmp_path / "ws").mkdir()
+    published = Snapshot.of([ALL_NEW.kill()], version=1, published=0.0)
+    (tmp_path / "ws" / "snapshot.json").write_bytes(published.to_bytes())
+    now[0] = 1.0
+    assert ab.assign("ranker", "u").reason == "killed"
+    assert ab.health().snapshot.origin == "file"  # type: ignore[union-attr]
+
+
+def test_a_packaged_snapshot_that_is_bad_is_counted_too(tmp_path: Any) -> None:
+    (tmp_path / "packaged.json").write_text("{")
+    ab = Client(tmp_path / "ws", fallback=tmp_path / "packaged.json")
+    a = ab.assign("ranker", "u", default="teacher")
+    assert (a.variant, a.reason) == ("teacher", "no_snapshot")
+    health = ab.health().snapshot
+    assert health is not None
+    assert (health.origin, health.errors) == ("none", 2)
+
+
+HOSTILE = [None, True, 1.5, b"u", "", "x" * 20_000, "\ud800", [], {}, object(), float("nan")]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_call_raises_whatever_it_is_given(value: Any) -> None:
+    ab = client(
+        TARGETED, ALL_NEW.__class__.create("two", {"a": 0.5, "b": 0.5}), sticky=MemorySticky()
+    )
+    for experiment in ("ranker", "two", value):
+        assert ab.assign(experiment, value, value).variant in ("control", "old", "a")
+        assert ab.assign(experiment, "u", value, default="old").variant
+        ab.variant(experiment, value, value)
+        with ab.exposure(experiment, value, value, latency="ms"):
+            pass
+        ab.shadow(value, value)
+        ab.expose(value)
+        ab.record(value, value, value)
+        ab.assign_all(value, value)

@@ -118,7 +118,7 @@ class Experiment:
         where = f"experiment {self.key!r}"
         check_choice(where, "hash", self.hash, HASHES)
         check_salt(where, self.salt, self.hash)
-        if self.rollout_salt:
+        if self.rollout_salt != "":
             check_salt(f"{where}: rollout", self.rollout_salt, self.hash)
         check_choice(where, "state", self.state, STATES)
         if not is_share(self.rollout):
@@ -128,9 +128,9 @@ class Experiment:
         check_name(self.control, f"{where}: control")
         for name in self.idle:
             check_name(name, f"{where}: idle variant")
-        if self.shadow:
+        if self.shadow != "":
             check_name(self.shadow, f"{where}: shadow variant")
-        if self.layer:
+        if self.layer != "":
             check_name(self.layer, f"{where}: layer")
         for name in self.holdouts:
             check_name(name, f"{where}: holdout")

@@ -39,7 +39,12 @@ class Forcing:
         try:
             yield
         finally:
-            self._variable.reset(token)
+            try:
+                self._variable.reset(token)
+            except ValueError:
+                # The block ends in another context than it began in, as that of a generator
+                # which a framework runs in two threads; it forced nothing that outlives it.
+                self._rejected.add("force_ended_elsewhere")
 
     def of(self, snapshot: Snapshot | None, experiment: str, unit_id: object) -> Assignment | None:
         """The forced assignment, or None where nothing lawful is forced."""

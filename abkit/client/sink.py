@@ -77,13 +77,13 @@ class Rejections:
 
     def __init__(self) -> None:
         """Begin at nothing."""
-        self._by_process: dict[int, tuple[threading.Lock, dict[str, int]]] = {}
+        self._by_process: dict[int, tuple[threading.RLock, dict[str, int]]] = {}
 
-    def _own(self) -> tuple[threading.Lock, dict[str, int]]:
+    def _own(self) -> tuple[threading.RLock, dict[str, int]]:
         pid = getpid()
         found = self._by_process.get(pid)
         # In one step: of threads that come first at once, all get the same.
-        return found or self._by_process.setdefault(pid, (threading.Lock(), {}))
+        return found or self._by_process.setdefault(pid, (threading.RLock(), {}))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -92,6 +92,7 @@ class Rejections:
 
     def add(self, reason: str) -> bool:
         """Count one; returns False for the caller to return."""
+        # Re-entrant: a signal handler that interrupts this may be rejected too.
         lock, counts = self._own()
         with lock:
             counts[reason] = counts.get(reason, 0) + 1

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from abkit.cli import serving
 from abkit.errors import AbkitError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -61,7 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for add in (_add_demo, _add_analyze, _add_controller, _add_rollout, _add_dashboard):
+    for add in (
+        _add_demo,
+        _add_analyze,
+        _add_controller,
+        _add_rollout,
+        _add_dashboard,
+        serving.add_publish,
+        serving.add_assign,
+        serving.add_audit_sql,
+        serving.add_import,
+    ):
         add(commands)
     return parser
 
@@ -347,7 +358,7 @@ def _check_port(port: int) -> None:
 
 def _dashboard_script() -> Path:
     """The dashboard inside the wheel, or that of a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     for folder in (here / "_dashboard", here.parent / "dashboard"):
         if (folder / "app.py").is_file():
             return folder / "app.py"
@@ -365,7 +376,3 @@ def _version() -> str:
     from abkit import __version__
 
     return f"abkit {__version__}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

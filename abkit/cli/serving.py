@@ -1,0 +1,223 @@
+"""The commands about who gets what: publish, assign, audit-sql, import."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abkit.errors import ConfigError, StoreError, UnknownExperimentError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    from abkit.snapshot import Snapshot
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
+
+_PARTS = ("experiments", "layers", "holdouts")
+
+
+def add_publish(commands: Commands) -> None:
+    """`abkit publish`."""
+    parser = commands.add_parser(
+        "publish",
+        help="publish experiments, layers and holdouts from TOML or JSON files",
+        description="Store what the files describe in a workspace and publish its snapshot. A "
+        "file holds one experiment, or lists named experiments, layers and holdouts.",
+    )
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.set_defaults(run=_publish)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from abkit.experiment import Experiment
+    from abkit.layer import Holdout, Layer
+    from abkit.workspace import Workspace
+
+    found: dict[str, list[Any]] = {name: [] for name in _PARTS}
+    for path in options.files:
+        data = _read(path)
+        for name in _PARTS:
+            items = data.get(name, [])
+            if not isinstance(items, list):
+                raise ConfigError(f"{path}: {name} must be a list of tables, got {items!r}")
+            found[name] += items
+        rest = {key: value for key, value in data.items() if key not in _PARTS}
+        if rest:
+            found["experiments"].append(rest)
+    snapshot = Workspace(options.workspace).publish(
+        *(Experiment.from_dict(item) for item in found["experiments"]),
+        layers=[Layer.from_dict(item) for item in found["layers"]],
+        holdouts=[Holdout.from_dict(item) for item in found["holdouts"]],
+    )
+    told = ", ".join(f"{len(found[name])} {name}" for name in _PARTS if found[name])
+    print(f"snapshot {snapshot.version}: published {told or 'nothing new'}")
+    return 0
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    import tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a table, got {type(data).__name__}")
+    return data
+
+
+def add_assign(commands: Commands) -> None:
+    """`abkit assign`."""
+    parser = commands.add_parser(
+        "assign",
+        help="say which variant a unit gets, and why",
+        description="Assign a unit as serving code would, from the published snapshot.",
+    )
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("unit", metavar="UNIT")
+    parser.add_argument("experiment", nargs="?", help="one experiment; all of them by default")
+    parser.add_argument(
+        "--attribute",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for targeting; VALUE is JSON where it can be, else text; repeat for more",
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run=_assign)
+
+
+def _assign(options: argparse.Namespace) -> int:
+    from abkit.client import Client
+
+    snapshot = _snapshot(options.workspace)
+    attributes = dict(_attribute(text) for text in options.attribute)
+    keys = [*snapshot.experiments, *snapshot.holdouts]
+    if options.experiment is not None:
+        if options.experiment not in keys:
+            raise UnknownExperimentError(
+                f"no experiment {options.experiment!r} in {options.workspace}; "
+                f"there is {', '.join(keys) or 'none yet'}"
+            )
+        keys = [options.experiment]
+    client = Client.from_experiments(
+        snapshot.experiments.values(),
+        layers=snapshot.layers.values(),
+        holdouts=snapshot.holdouts.values(),
+    )
+    found = [client.assign(key, options.unit, attributes) for key in keys]
+    if options.json:
+        names = ("experiment", "variant", "reason", "in_experiment", "epoch", "bucket", "shadow")
+        print(json.dumps([{name: getattr(a, name) for name in names} for a in found], indent=1))
+        return 0
+    for item in found:
+        bucket = "" if item.bucket is None else f", bucket {item.bucket}"
+        print(f"{item.experiment}\t{item.variant}\t{item.reason}{bucket}")
+    return 0
+
+
+def _attribute(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--attribute {text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def add_audit_sql(commands: Commands) -> None:
+    """`abkit audit-sql`."""
+    parser = commands.add_parser(
+        "audit-sql",
+        help="print the query that re-derives every assignment in a warehouse",
+        description="Print a query that computes variant, reason and bucket of every unit of a "
+        "table, in SQL alone.",
+    )
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("experiment")
+    parser.add_argument(
+        "--dialect", default="duckdb", help="duckdb, postgres, clickhouse, spark, …"
+    )
+    parser.add_argument("--table", default="units", help="table with the units (units)")
+    parser.add_argument("--unit", default="unit_id", metavar="COL", help="its column (unit_id)")
+    parser.set_defaults(run=_audit_sql)
+
+
+def _audit_sql(options: argparse.Namespace) -> int:
+    from abkit.audit import audit_sql
+
+    snapshot = _snapshot(options.workspace)
+    experiment = snapshot.experiments.get(options.experiment)
+    if experiment is None:
+        raise UnknownExperimentError(
+            f"no experiment {options.experiment!r} in {options.workspace}; "
+            f"there is {', '.join(snapshot.experiments) or 'none yet'}"
+        )
+    query = audit_sql(
+        experiment,
+        options.dialect,
+        table=options.table,
+        unit=options.unit,
+        layers=snapshot.layers.values(),
+        holdouts=snapshot.holdouts.values(),
+    )
+    print(query)
+    return 0
+
+
+def _snapshot(path: Path) -> Snapshot:
+    from abkit.workspace import Workspace
+
+    snapshot = Workspace(path).snapshot() if path.is_dir() else None
+    if snapshot is None:
+        raise StoreError(f"{path} has no snapshot yet; `abkit publish` writes one")
+    return snapshot
+
+
+def add_import(commands: Commands) -> None:
+    """`abkit import`."""
+    parser = commands.add_parser(
+        "import",
+        help="take experiments over from another vendor, moving nobody",
+        description="Read a vendor's own configuration document. Every unit keeps the variant "
+        "that the vendor's SDK serves it; what cannot be carried over is listed with the reason.",
+    )
+    parser.add_argument("vendor", help="growthbook, eppo, unleash, launchdarkly, …")
+    parser.add_argument("file", type=Path, help="the vendor's document, as JSON")
+    parser.add_argument("--workspace", type=Path, help="publish what was carried over here")
+    parser.add_argument("--unit", metavar="NAME", help="the vendor's name of the unit, if several")
+    parser.add_argument("--json", action="store_true", help="print it as `abkit publish` reads it")
+    parser.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from abkit.compat import load
+    from abkit.workspace import Workspace
+
+    choices = {} if options.unit is None else {"unit": options.unit}
+    found = load(options.vendor, _read(options.file), **choices)
+    if options.json:
+        data = {
+            "experiments": [item.to_dict() for item in found.experiments],
+            "layers": [item.to_dict() for item in found.layers],
+        }
+        print(json.dumps(data, ensure_ascii=False, indent=1))
+    else:
+        for item in found.experiments:
+            shares = ", ".join(f"{name} {share:.4g}" for name, share in item.weights.items())
+            print(f"carried over\t{item.key}\t{shares}")
+        for old, new in found.renamed.items():
+            print(f"renamed\t{old}\tto {new}")
+        for skipped in found.skipped:
+            print(f"left behind\t{skipped.key}\t{skipped.reason}")
+    if options.workspace is not None and (found.experiments or found.layers):
+        published = Workspace(options.workspace).publish(*found.experiments, layers=found.layers)
+        print(f"snapshot {published.version}: published {len(found.experiments)} experiments")
+    return 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from abkit.bucketing import SPACE
-from abkit.bucketing.scheme import HASHES
+from abkit.bucketing.scheme import check_hash
 from abkit.errors import ConfigError
 from abkit.metrics import Metric, check_name
 from abkit.ranges import (
@@ -26,7 +26,7 @@ from abkit.ranges import (
     ranges_of,
     widths,
 )
-from abkit.records import check_choice, check_count, check_salt, is_text
+from abkit.records import check_choice, check_count, is_text
 from abkit.targeting import Condition, parse
 
 if TYPE_CHECKING:
@@ -116,10 +116,9 @@ class Experiment:
         """Check everything that serving will rely on."""
         check_name(self.key, "experiment key")
         where = f"experiment {self.key!r}"
-        check_choice(where, "hash", self.hash, HASHES)
-        check_salt(where, self.salt, self.hash)
+        check_hash(where, self.hash, self.salt)
         if self.rollout_salt != "":
-            check_salt(f"{where}: rollout", self.rollout_salt, self.hash)
+            check_hash(f"{where}: rollout", self.hash, self.rollout_salt)
         check_choice(where, "state", self.state, STATES)
         if not is_share(self.rollout):
             raise ConfigError(f"{where}: rollout must be a share in [0, 1], got {self.rollout!r}")

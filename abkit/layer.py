@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from abkit.bucketing import SPACE, threshold
-from abkit.bucketing.scheme import HASHES
+from abkit.bucketing.scheme import check_hash
 from abkit.errors import ConfigError
 from abkit.metrics import check_name
 from abkit.ranges import (
@@ -25,7 +25,7 @@ from abkit.ranges import (
     ranges_from,
     widths,
 )
-from abkit.records import build, check_choice, check_salt
+from abkit.records import build
 
 HELD_OUT = "held-out"
 OPEN = "open"
@@ -52,8 +52,7 @@ class Layer:
         """Check everything that serving will rely on."""
         check_name(self.key, "layer key")
         where = f"layer {self.key!r}"
-        check_choice(where, "hash", self.hash, HASHES)
-        check_salt(where, self.salt, self.hash)
+        check_hash(where, self.hash, self.salt)
         check_ranges(where, self.ranges, may_be_empty=True)
 
     @classmethod
@@ -127,7 +126,7 @@ class Holdout:
         """Check everything that serving will rely on."""
         check_name(self.key, "holdout key")
         where = f"holdout {self.key!r}"
-        check_salt(where, self.salt, "abkit-v1")
+        check_hash(where, "abkit-v1", self.salt)
         if not is_share(self.share):
             raise ConfigError(f"{where}: share must lie in [0, 1], got {self.share!r}")
 

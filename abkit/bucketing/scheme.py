@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from abkit.bucketing import SPACE, digest, rollout_bucket, split_bucket
+from abkit.errors import ConfigError
+from abkit.records import check_choice, check_salt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +38,7 @@ class Slots:
         return self.slot(salt, unit_id) * SPACE // self.count
 
     def edge(self, slot: int) -> int:
-        """Where a slot begins: its first bucket, so that `bucket < edge(k)` means slot < k."""
+        """The first bucket of a slot; a bucket is below it where its slot is below this one."""
         return slot * SPACE // self.count
 
 
@@ -102,3 +104,16 @@ def scheme(name: str) -> Scheme:
 def is_vendor(name: str) -> bool:
     """Whether a hash is a vendor's: its salts are free text, and SQL does not know it."""
     return name in _VENDORS
+
+
+def check_hash(where: str, name: str, *salts: str) -> None:
+    """Raise a ConfigError unless there is such a hash and it can work with these salts."""
+    check_choice(where, "hash", name, HASHES)
+    for salt in salts:
+        check_salt(where, salt, name)
+        try:
+            found = scheme(name)
+            found.split.bucket(salt, "unit")
+            found.rollout.bucket(salt, "unit")
+        except ValueError as error:
+            raise ConfigError(f"{where}: {name} cannot use the salt {salt!r}: {error}") from None

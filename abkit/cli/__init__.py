@@ -1,6 +1,7 @@
 """The `abkit` command. Each sub-command imports what it needs when it runs.
 
-Exit codes: 0 done, 2 bad input or usage (one line on standard error), 3 an unexpected state.
+Exit codes: 0 done, 1 no good snapshot (`snapshot follow --once`), 2 bad input or usage (one line
+on standard error), 3 an unexpected state.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from abkit.cli import serving
+from abkit.cli import serving, snapshot
 from abkit.errors import AbkitError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         serving.add_assign,
         serving.add_audit_sql,
         serving.add_import,
+        snapshot.add_snapshot,
     ):
         add(commands)
     return parser

@@ -15,7 +15,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _HARDENED = {
     "enable_external_access": "false",

@@ -101,6 +101,7 @@ class Ingester:
             stack.callback(self._connection.close)
             self._resources = stack.pop_all()
         self._reader = LogReader(workspace.log_path)
+        self._next_load = 1 + self._newest_load()
         self.loaded = 0
         """Exposures and outcomes loaded since the start: grows exactly when there is news."""
 
@@ -156,6 +157,13 @@ class Ingester:
         """Replace what readers see."""
         publish.publish(self._connection, self._workspace.store_path, now=self._clock())
 
+    def _newest_load(self) -> int:
+        (newest,) = self._connection.execute(
+            "SELECT max(load) FROM (SELECT max(load) AS load FROM exposure UNION ALL "
+            "SELECT max(load) FROM outcome UNION ALL SELECT max(load) FROM decision)"
+        ).fetchall()[0]
+        return int(newest or 0)
+
     def _positions(self) -> dict[str, Position]:
         rows = self._connection.execute(
             'SELECT writer, segment, "offset", next_sequence FROM watermark'
@@ -179,6 +187,7 @@ class Ingester:
                 self.loaded += 0 if kind == DECISION else good
             self._account(chunk, strange)
             self._connection.commit()
+            self._next_load += 1
         except BaseException:
             with contextlib.suppress(duckdb.Error):  # an interrupt may have ended it already
                 self._connection.rollback()
@@ -210,8 +219,9 @@ class Ingester:
         names = ", ".join([*_HEAD, *body])
         self._connection.register("batch", arrow)
         self._connection.execute(
-            f"INSERT INTO {table} ({names}, received) SELECT {names}, $received FROM batch",  # noqa: S608 - names of this module
-            {"received": received},
+            f"INSERT INTO {table} (load, {names}, received) "  # noqa: S608 - names of this module
+            f"SELECT $load, {names}, $received FROM batch",
+            {"load": self._next_load, "received": received},
         )
         self._connection.unregister("batch")
         return len(found), bad

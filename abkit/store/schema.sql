@@ -1,25 +1,26 @@
 -- The DuckDB store: an index of the segment log, rebuilt from it at any time.
 -- (writer, sequence) is the key of every event; the watermark makes loading idempotent, so no
--- index over the events is needed. Times are UTC.
+-- index over the events is needed. `load` numbers the transactions that brought rows, from 1: what
+-- is above a number is news since then. Times are UTC.
 
 CREATE TABLE IF NOT EXISTS meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
 
 CREATE TABLE IF NOT EXISTS exposure (
-  writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
+  load UBIGINT NOT NULL, writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
   time TIMESTAMP NOT NULL, received TIMESTAMP NOT NULL,
   experiment VARCHAR NOT NULL, unit_id VARCHAR NOT NULL,
   variant VARCHAR NOT NULL, epoch INTEGER NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS outcome (
-  writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
+  load UBIGINT NOT NULL, writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
   time TIMESTAMP NOT NULL, received TIMESTAMP NOT NULL,
   unit_id VARCHAR NOT NULL, metric VARCHAR NOT NULL, value DOUBLE NOT NULL,
   experiment VARCHAR NOT NULL, variant VARCHAR NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS decision (
-  writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
+  load UBIGINT NOT NULL, writer VARCHAR NOT NULL, sequence UBIGINT NOT NULL,
   time TIMESTAMP NOT NULL, received TIMESTAMP NOT NULL,
   rollout VARCHAR NOT NULL, look INTEGER NOT NULL, record VARCHAR NOT NULL
 );

@@ -1,7 +1,7 @@
 """Golden vectors of GrowthBook, Eppo, Unleash, LaunchDarkly, Optimizely and PostHog.
 
-Computed by their own packages: growthbook 4.0.0, eppo-server-sdk 4.4.1, yggdrasil-engine 2.0.0
-(UnleashClient 6.9), launchdarkly-server-sdk 9.18, optimizely-sdk 5.7.0, posthog 7.91.1. They are
+Computed by their own packages: growthbook 4.0.0, eppo-server-sdk 4.4.1, yggdrasil-engine 2.0.0 (of
+UnleashClient 6.9.1), launchdarkly-server-sdk 9.18.2, optimizely-sdk 5.7.0, posthog 7.91.1. They are
 literals: no vendor package is needed here, and a change of a hash would re-randomise every
 experiment that was imported.
 """
@@ -105,8 +105,8 @@ def test_the_largest_hash_that_rounds_up_to_1_is_in_the_last_slot(
 @pytest.mark.parametrize(
     ("text", "seed", "expected"),
     [
-        # Test vectors that go round with implementations of MurmurHash3_x86_32; the first three
-        # are Ian Boyd's (2013), stackoverflow.com/a/31929528, the others Wikipedia's, "MurmurHash".
+        # Test vectors that go round with implementations of MurmurHash3_x86_32, most of them in
+        # the table of Wikipedia's "MurmurHash"; the package mmh3 5 gives the same.
         (b"", 0, 0x00000000),
         (b"", 1, 0x514E28B7),
         (b"", 0xFFFFFFFF, 0x81F16F39),
@@ -125,7 +125,8 @@ def test_murmur3_gives_the_published_hashes(text: bytes, seed: int, expected: in
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        # Noll, Vo and Eastlake (2019), draft-eastlake-fnv-17, section 7: test vectors.
+        # Fowler, Noll, Vo and Eastlake, "The FNV Non-Cryptographic Hash Algorithm",
+        # Internet-Draft draft-eastlake-fnv: test vectors of FNV-1a in 32 bits.
         ("", 0x811C9DC5),
         ("a", 0xE40C292C),
         ("foobar", 0xBF9CF968),

@@ -36,9 +36,9 @@ from abkit.errors import (
     UnknownExperimentError,
 )
 from abkit.experiment import Experiment
+from abkit.layer import Holdout, Layer
 from abkit.metrics import check_name
 from abkit.rollout import Rollout
-from abkit.layer import Holdout, Layer
 from abkit.snapshot import Snapshot, by_key, write_atomically
 
 if TYPE_CHECKING:

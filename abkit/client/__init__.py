@@ -260,7 +260,7 @@ class Client:
             UnknownExperimentError: the snapshot has no such experiment.
             MissingExtraError: the `analysis` extra is not installed.
         """
-        snapshot = self._snapshot()
+        snapshot = self.snapshot()
         # By name: serving code itself never imports what this brings.
         bulk = import_module("abkit.bulk")
         return bulk.assign_many(bulk.experiment_of(snapshot, experiment), units, **options)
@@ -284,7 +284,8 @@ class Client:
     def _unknown(self) -> Reason:
         return "no_snapshot" if self._source.state[0] is None else "unknown_experiment"
 
-    def _snapshot(self) -> Snapshot | None:
+    def snapshot(self) -> Snapshot | None:
+        """The configuration in use, or None before the first."""
         if self._monotonic() >= self._source.due:
             self._source.refresh()
         return self._source.state[0]
@@ -502,6 +503,12 @@ class Client:
         if self._shadows is not None and not self._shadows.drain(CLOSE_SECONDS):
             self.rejected.add("shadow_unfinished")
         self.sink.close()
+
+    async def aclose(self) -> None:
+        """The same inside an event loop: waits for shadow answers that are tasks of it, too."""
+        if self._shadows is not None:
+            await self._shadows.drain_tasks(CLOSE_SECONDS)
+        self.close()
 
     def __enter__(self) -> Self:
         """The client itself."""

@@ -58,6 +58,19 @@ class Shadows:
         """Wait for the threads; False if some answers are left after the timeout."""
         return self._pool.drain(timeout_seconds)
 
+    async def drain_tasks(self, timeout_seconds: float) -> None:
+        """Wait for the tasks of this event loop, and give up those that take longer."""
+        import asyncio  # noqa: PLC0415 - as below
+
+        loop = asyncio.get_running_loop()
+        own = [task for task in self._tasks if task.get_loop() is loop]
+        if not own:
+            return
+        _, late = await asyncio.wait(own, timeout=timeout_seconds)
+        for task in late:
+            task.cancel()
+            self._client.rejected.add("shadow_unfinished")
+
     def _in_loop(self, assignment: Assignment, recording: Recording, work: Any) -> bool:
         import asyncio  # noqa: PLC0415 - only where the application uses it anyway
 

@@ -29,6 +29,7 @@ SERVING = {name.removeprefix("abkit.") for name in CONTRACTS["serving"]["source_
 NOT_SERVING = {
     "__main__",
     "analysis",
+    "bulk",
     "cli",
     "compat",
     "controller",

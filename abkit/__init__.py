@@ -23,11 +23,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from abkit.analysis import Report, analyze
     from abkit.assignment import Assignment
-    from abkit.client import Client, MemorySink
+    from abkit.audit import audit_sql
+    from abkit.bulk import assign_many
+    from abkit.client import Client, MemorySink, MemorySticky
     from abkit.controller import Controller
     from abkit.decision import Decision, Guardrail, Objective, Policy, decide
     from abkit.errors import AbkitError
     from abkit.experiment import Experiment
+    from abkit.layer import Holdout, Layer
     from abkit.metrics import Metric
     from abkit.moments import Moments
     from abkit.rollout import Rollout, Stage
@@ -43,7 +46,10 @@ _HOMES = {
     "Decision": "decision",
     "Experiment": "experiment",
     "Guardrail": "decision",
+    "Holdout": "layer",
+    "Layer": "layer",
     "MemorySink": "client",
+    "MemorySticky": "client",
     "Metric": "metrics",
     "Moments": "moments",
     "Objective": "decision",
@@ -54,6 +60,8 @@ _HOMES = {
     "StoreReader": "store.reader",
     "Workspace": "workspace",
     "analyze": "analysis",
+    "assign_many": "bulk",
+    "audit_sql": "audit",
     "decide": "decision",
 }
 
@@ -65,7 +73,10 @@ __all__ = [
     "Decision",
     "Experiment",
     "Guardrail",
+    "Holdout",
+    "Layer",
     "MemorySink",
+    "MemorySticky",
     "Metric",
     "Moments",
     "Objective",
@@ -77,6 +88,8 @@ __all__ = [
     "Workspace",
     "__version__",
     "analyze",
+    "assign_many",
+    "audit_sql",
     "decide",
 ]
 

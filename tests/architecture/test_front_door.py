@@ -24,7 +24,10 @@ LIGHT = [
     "Decision",
     "Experiment",
     "Guardrail",
+    "Holdout",
+    "Layer",
     "MemorySink",
+    "MemorySticky",
     "Metric",
     "Moments",
     "Objective",
@@ -33,9 +36,10 @@ LIGHT = [
     "Stage",
     "Workspace",
     "__version__",
+    "audit_sql",
     "decide",
 ]
-ANALYSIS = ["Controller", "Report", "StoreReader", "analyze"]
+ANALYSIS = ["Controller", "Report", "StoreReader", "analyze", "assign_many"]
 
 # Runs with these packages absent, as in an image that has the base install only.
 WITHOUT = """

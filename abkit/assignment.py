@@ -119,14 +119,15 @@ class Sticky(Protocol):
     """Remembers which variant a unit met, for experiments that are `sticky`.
 
     Both calls run on the request's path. What they raise is counted, and the unit is then
-    assigned as if nothing was remembered.
+    assigned as if nothing was remembered. `experiment` names experiment and salt; what is put is
+    a short text to be given back as it is.
     """
 
     def get(self, experiment: str, unit_id: str) -> str | None:
-        """The variant that was put, or None."""
+        """What was put, or None."""
 
-    def put(self, experiment: str, unit_id: str, variant: str) -> None:
-        """Remember the variant."""
+    def put(self, experiment: str, unit_id: str, met: str) -> None:
+        """Remember it."""
 
 
 def unit_text(unit_id: object) -> str | None:

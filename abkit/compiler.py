@@ -132,7 +132,7 @@ def compile_arms(
         choose = _by_digest(experiment, steps, outside, invalid, gates)
     if sticky is None or not experiment.sticky:
         return choose
-    return _remembering(choose, experiment.key, sticky)
+    return _remembering(choose, experiment, sticky)
 
 
 def _steps(
@@ -276,9 +276,7 @@ def _early(
         checks.append((lambda text: not in_part(text), arm(control, "layer")))
     met = None if experiment.targeting is None else compile_condition(experiment.targeting)
     missed = arm(control, "targeting")
-    recall = sticky.get if sticky is not None and experiment.sticky else None
-    kept = {item.variant: arm(item.variant, "sticky") for item in experiment.ranges}
-    key = experiment.key
+    recall = None if sticky is None or not experiment.sticky else _recalled(experiment, arm, sticky)
     if not (checks or recall):
         if met is None:
             return None
@@ -289,7 +287,7 @@ def _early(
             if keeps_out(text):
                 return out
         if recall is not None:
-            known = kept.get(recall(key, text) or "")
+            known = recall(text)
             if known is not None:
                 return known
         if met is not None and not met(_NOTHING if attributes is None else attributes):
@@ -313,16 +311,50 @@ def _within(
     return within
 
 
-def _remembering(choose: Choose, experiment: str, sticky: Sticky) -> Choose:
+def _recalled(
+    experiment: Experiment, arm: Callable[[str, Reason], Arm], sticky: Sticky
+) -> Callable[[str], Arm | None]:
+    """The arm that a unit met before, if it would still be inside: only targeting is passed over.
+
+    It counts in the epoch in which the unit came in: it was assigned by the shares of that time.
+    """
+    rollout = scheme(experiment.hash).rollout
+    salt, gate = experiment.rollout_salt or experiment.salt, threshold(experiment.rollout)
+    variants = {item.variant for item in experiment.ranges}
+    name = _sticky_name(experiment)
+    arms: dict[str, Arm] = {}
+
+    def arm_of(known: str) -> Arm | None:
+        epoch, _, variant = known.partition(":")
+        if variant not in variants or not epoch.isdecimal() or int(epoch) > experiment.epoch:
+            return None
+        return arms.setdefault(known, arm(variant, "sticky")._replace(epoch=int(epoch)))
+
+    def recall(text: str) -> Arm | None:
+        known = sticky.get(name, text)
+        if known is None or (gate < SPACE and rollout.bucket(salt, text) >= gate):
+            return None
+        return arms.get(known) or arm_of(known)
+
+    return recall
+
+
+def _remembering(choose: Choose, experiment: Experiment, sticky: Sticky) -> Choose:
     """Remember whoever is newly inside."""
+    name, epoch = _sticky_name(experiment), experiment.epoch
 
     def remember(unit_id: object, attributes: Attributes | None = None) -> Arm:
         found = choose(unit_id, attributes)
         if found.reason == "split":
-            sticky.put(experiment, plain_text(unit_id), found.variant)
+            sticky.put(name, plain_text(unit_id), f"{epoch}:{found.variant}")
         return found
 
     return remember
+
+
+def _sticky_name(experiment: Experiment) -> str:
+    """With the salt: an experiment that begins anew remembers nobody."""
+    return f"{experiment.key}:{experiment.salt}"
 
 
 def _constant(off: Arm, invalid: Arm) -> Choose:

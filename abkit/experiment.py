@@ -330,7 +330,9 @@ class Experiment:
 
     def kill(self) -> Self:
         """The same experiment serving control to everyone, in the next epoch."""
-        return replace(self, state="killed", shadow="", epoch=self.epoch + 1)
+        # Still known by name, for overrides.
+        idle = tuple(dict.fromkeys(filter(None, (*self.idle, self.shadow))))
+        return replace(self, state="killed", shadow="", idle=idle, epoch=self.epoch + 1)
 
 
 def _idle(shares: Mapping[str, float]) -> tuple[str, ...]:

@@ -110,7 +110,8 @@ class ObjectSource:
         Raises:
             ConfigError: it is not installed.
         """
-        self.name = address.partition("?")[0]
+        scheme, _, rest = address.partition("?")[0].partition("://")
+        self.name = f"{scheme}://{rest.rpartition('@')[2]}"  # without user and password
         self._address = address
         if find_spec("fsspec") is None:
             raise ConfigError(
@@ -304,11 +305,16 @@ def _split(address: str) -> SplitResult:
     if not is_usable or not (address.isascii() and address.isprintable()) or " " in address:
         raise ConfigError(
             "the address must be http://HOST/PATH or https://HOST/PATH in ASCII, without spaces "
-            f"and line ends, got {address.partition('?')[0].rpartition('@')[2]!r}"
+            f"and line ends, got {_shown(address)!r}"
         )
     if "@" in parts.netloc:
         raise ConfigError("the address holds a user or password: give a token instead")
     return parts
+
+
+def _shown(address: str) -> str:
+    """What of an address may stand in a message: a user, a password or a query does not."""
+    return address.rpartition("@")[2].partition("?")[0]
 
 
 def _plain(address: SplitResult) -> str:

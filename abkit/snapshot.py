@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from abkit.compiler import compile_arms
-from abkit.errors import ConfigError, SchemaVersionError, StoreError
+from abkit.errors import AbkitError, ConfigError, SchemaVersionError, StoreError
 from abkit.experiment import Experiment
 from abkit.layer import HELD_OUT, Holdout, Layer
 from abkit.records import check_count, is_number
@@ -257,12 +257,14 @@ class SnapshotSource:
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
             if signature == self.state[2]:
                 return
-            content = _read_regular(self._path, status)
-            # Remembered even if it is bad: it is not parsed again until it changes.
-            self.state = (*self.state[:2], signature)
-            snapshot = Snapshot.from_bytes(content)
+            snapshot = Snapshot.from_bytes(_read_regular(self._path, status))
             table = compile_snapshot(snapshot, self._sticky)
-        except Exception as error:  # noqa: BLE001 - fail static: keep the last good one, count it
+        except AbkitError as error:
+            # It is the file that is bad: it is not parsed again until it changes.
+            self._count(error)
+            self.state = (*self.state[:2], signature)
+            return
+        except Exception as error:  # noqa: BLE001 - such as no memory or no descriptor: look again
             self._count(error)
             return
         self._origin = "file"
@@ -353,6 +355,25 @@ def _check_references(
                 )
         if item.key in holdouts:
             raise ConfigError(f"an experiment and a holdout have the key {item.key!r}")
+        _check_salts(item, layers, holdouts)
+
+
+def _check_salts(
+    item: Experiment, layers: Mapping[str, Layer], holdouts: Mapping[str, Holdout]
+) -> None:
+    """Two steps with one salt are one step: a layer's part would hold a single variant."""
+    seen = {(item.hash, item.salt): "the experiment"}
+    steps = [(f"the holdout {key!r}", "abkit-v1", holdouts[key].salt) for key in item.holdouts]
+    if item.layer:
+        layer = layers[item.layer]
+        steps.append((f"the layer {layer.key!r}", layer.hash, layer.salt))
+    for name, hash_name, salt in steps:
+        other = seen.setdefault((hash_name, salt), name)
+        if other != name:
+            raise ConfigError(
+                f"experiment {item.key!r}: {other} and {name} have the same salt {salt!r}, so "
+                "that one decides the other; give each a salt of its own"
+            )
 
 
 def _checksum(body: object) -> str:

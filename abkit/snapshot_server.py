@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from abkit.errors import ConfigError, StoreError
+from abkit.errors import AbkitError, ConfigError, StoreError
 from abkit.fetch import check_token
 from abkit.records import check_count, check_positive
 from abkit.snapshot import MAX_BYTES, Snapshot
@@ -272,10 +272,12 @@ class SnapshotServer:
             signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
             if signature == self._signature:
                 return
-            # Remembered even if it is bad: it is not parsed again until it changes.
-            self._signature = signature
             good = _Good.read(self._path)
+            self._signature = signature
         except Exception as error:  # noqa: BLE001 - fail static: keep the last good one, count it
+            if isinstance(error, AbkitError):
+                # It is the file that is bad: it is not parsed again until it changes.
+                self._signature = signature
             self._errors += 1
             text = str(error)
             if text != self._last_error:

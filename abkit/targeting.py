@@ -35,6 +35,7 @@ _VERSION = re.compile(
 # A release comes after all of its pre-releases.
 _RELEASE: tuple[tuple[int, int, str], ...] = ((2, 0, ""),)
 
+_PLAIN_TYPES = frozenset({str, bool, int, float, type(None)})
 _NUMBER_OPS = ("at_least", "above", "at_most", "below")
 _VERSION_OPS = tuple(f"version_{name}" for name in ("is", "at_least", "above", "at_most", "below"))
 _TEXT_OPS = ("starts_with", "ends_with")
@@ -107,6 +108,19 @@ def parse(data: object, where: str = "targeting") -> Condition:
     """
     budget = [MAX_NODES]
     return _parse(data, where, 0, budget)
+
+
+def text_attributes(condition: Condition | None) -> frozenset[str]:
+    """The attributes that are tested as text: a file without types must not guess numbers."""
+    if condition is None:
+        return frozenset()
+    if isinstance(condition, Not):
+        return text_attributes(condition.part)
+    if not isinstance(condition, Leaf):
+        return frozenset().union(*map(text_attributes, condition.parts))
+    values = condition.value if condition.op == "in" else (condition.value,)
+    is_text = any(isinstance(value, str) for value in values)
+    return frozenset({condition.attribute} if is_text else ())
 
 
 def _parse(data: object, where: str, depth: int, budget: list[int]) -> Condition:
@@ -222,7 +236,7 @@ def _compile_leaf(leaf: Leaf) -> Met:
     test = str.startswith if op == "starts_with" else str.endswith
 
     def met(attributes: Attributes) -> bool:
-        found = attributes.get(name)
+        found = _plain(attributes.get(name))
         return type(found) is str and test(found, value)
 
     return met
@@ -235,32 +249,48 @@ def _one_of(name: str, values: tuple[Any, ...]) -> Met:
     numbers = frozenset(v for v in values if not isinstance(v, (str, bool)))
 
     def met(attributes: Attributes) -> bool:
-        found = attributes.get(name)
+        found = _plain(attributes.get(name))
         kind = type(found)
         if kind is str:
             return found in texts
         if kind is bool:
             return found in bools
-        return issubclass(kind, (int, float)) and found in numbers
+        return (kind is int or kind is float) and found in numbers
 
     return met
 
 
 def _containing(name: str, value: Any) -> Met:
     def met(attributes: Attributes) -> bool:
-        found = attributes.get(name)
+        found = _plain(attributes.get(name))
         if type(found) is str:
             return type(value) is str and value in found
         if type(found) not in (list, tuple, set, frozenset):
             return False
-        return any(type(item) is type(value) and item == value for item in found)  # type: ignore[union-attr]
+        return any(type(item) is type(value) and item == value for item in found)
 
     return met
 
 
 def _number(value: object) -> Any:
     kind = type(value)
-    return value if issubclass(kind, (int, float)) and kind is not bool else None
+    return value if kind is int or kind is float else None
+
+
+def _plain(value: object) -> Any:
+    """The plain value of an enumeration's member, another subclass, or a number of numpy's."""
+    kind = type(value)
+    if kind in _PLAIN_TYPES:
+        return value
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if issubclass(kind, int):
+        return int.__int__(value)  # type: ignore[arg-type]
+    if issubclass(kind, float):
+        return float.__float__(value)  # type: ignore[arg-type]
+    if kind.__module__ == "numpy" and hasattr(kind, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()  # type: ignore[attr-defined]
+    return value
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -276,7 +306,7 @@ def _compared(
     name: str, compare: Callable[[Any, Any], bool], value: Any, read: Callable[[object], Any]
 ) -> Met:
     def met(attributes: Attributes) -> bool:
-        found = read(attributes.get(name))
+        found = read(_plain(attributes.get(name)))
         return found is not None and compare(found, value)
 
     return met

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from abkit import machine
+from abkit import machine, revise
 from abkit.errors import (
     ConfigError,
     SchemaVersionError,
@@ -137,6 +137,8 @@ class Workspace:
             content = self.snapshot_path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(f"cannot read {self.snapshot_path}: {error.strerror}") from None
         return Snapshot.from_bytes(content)
 
     def start(self, rollout: Rollout, *, actor: str = "abkit") -> Rollout:
@@ -164,6 +166,8 @@ class Workspace:
             if plain.exists():
                 epochs.append(self._read_experiment(plain).epoch)
             started = machine.start(rollout, now=now, epoch=max(epochs, default=0) + 1, actor=actor)
+            parts = self._parts(self._last_snapshot())
+            revise.check_fit([started.experiment], parts, others=set())
             for rival in rivals:
                 if rival.state == "promoted":
                     self._write(machine.superseded(rival, now=now, by=rollout.key))
@@ -235,34 +239,39 @@ class Workspace:
         """Store experiments that have no rollout, layers and holdouts; publish the snapshot.
 
         Raises:
-            ConfigError: a rollout owns one of the keys, or an experiment names a layer or
-                holdout that is not there.
+            ConfigError: a rollout owns one of the keys, an experiment names a layer or holdout
+                that is not there, or units would be re-randomised; see `abkit.revise`.
         """
         self.create()
         with self._lock():
-            owned = {item.experiment.key: item.key for item in self.rollouts()}
+            readable = self.rollouts(on_damage=lambda _path, _error: None)
+            owned = {item.experiment.key: item for item in readable if item.state != "draft"}
             for experiment in experiments:
                 if experiment.key in owned:
-                    msg = (
-                        f"rollout {owned[experiment.key]!r} owns the experiment {experiment.key!r}"
-                    )
-                    raise ConfigError(msg)
-            layers, holdouts = tuple(layers), tuple(holdouts)
-            Snapshot.of(  # refuses what does not fit together before anything is written
-                experiments,
-                layers={**self._named(self._layers, Layer), **by_key(layers)}.values(),
-                holdouts={**self._named(self._holdouts, Holdout), **by_key(holdouts)}.values(),
-                version=0,
-                published=0.0,
-            )
+                    name = owned[experiment.key].key
+                    raise ConfigError(f"rollout {name!r} owns the experiment {experiment.key!r}")
+            parts = self._parts(self._last_snapshot())
+            wanted = {**parts[0], **by_key(layers)}, {**parts[1], **by_key(holdouts)}
+            stored = self._stored_experiments()
+            changed = revise.revised(stored, experiments, before=parts, after=wanted)
+            revise.check_fit(changed.values(), wanted, others={*stored, *owned})
+            revise.check_live(owned.values(), before=parts, after=wanted)
             for folder, items in (
-                (self._layers, layers),
-                (self._holdouts, holdouts),
-                (self._experiments, experiments),
+                (self._layers, wanted[0]),
+                (self._holdouts, wanted[1]),
+                (self._experiments, changed),
             ):
-                for item in items:
-                    write_atomically(folder / f"{item.key}.json", _json(item.to_dict()))
+                for key, item in items.items():
+                    write_atomically(folder / f"{key}.json", _json(item.to_dict()))
             return self._publish()
+
+    def _stored_experiments(self) -> dict[str, Experiment]:
+        found: dict[str, Experiment] = {}
+        for path in sorted(self._experiments.glob("*.json")):
+            with contextlib.suppress(StoreError, ConfigError):
+                item = self._read_experiment(path)
+                found[item.key] = item
+        return found
 
     def _named(self, folder: Path, cls: type[_Part]) -> dict[str, _Part]:
         """The layers or holdouts of a folder by key, without those whose file is damaged."""
@@ -314,12 +323,7 @@ class Workspace:
 
     def _publish(self) -> Snapshot:
         """Compile and write the snapshot; the caller holds the lock."""
-        try:
-            before = self.snapshot()
-        except SchemaVersionError:
-            raise  # a newer abkit wrote it: what this one does not know would be lost
-        except StoreError:
-            before = None  # a damaged snapshot is what this publication mends
+        before = self._last_snapshot()
         found: list[Experiment] = []
         is_damaged = False
         for path in sorted(self._experiments.glob("*.json")):
@@ -344,15 +348,19 @@ class Workspace:
                 table[experiment.key] = experiment
         layers, holdouts = self._parts(before)
         version = self._next_version(before)
-        snapshot = Snapshot.of(
-            table.values(),
-            layers=layers.values(),
-            holdouts=holdouts.values(),
-            version=version,
-            published=self._clock(),
+        snapshot = revise.fitting(
+            table.values(), layers, holdouts, version=version, published=self._clock()
         )
         write_atomically(self.snapshot_path, snapshot.to_bytes())
         return snapshot
+
+    def _last_snapshot(self) -> Snapshot | None:
+        try:
+            return self.snapshot()
+        except SchemaVersionError:
+            raise  # a newer abkit wrote it: what this one does not know would be lost
+        except StoreError:
+            return None  # a damaged snapshot is what the next publication mends
 
     def _parts(self, before: Snapshot | None) -> tuple[dict[str, Layer], dict[str, Holdout]]:
         """Layers and holdouts; a file that is damaged or gone keeps what it held."""

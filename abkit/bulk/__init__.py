@@ -17,6 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from abkit.errors import ConfigError, DataError, MissingExtraError
+from abkit.targeting import text_attributes
 
 try:
     import duckdb
@@ -100,7 +101,8 @@ def assign_many(
         attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
     request = tables.Request(plan, unit, attributes, detail=detail, progress=progress)
     if isinstance(units, (str, os.PathLike)):
-        units = relation_of_file(units, unit)
+        condition = plan.bound.experiment.targeting
+        units = relation_of_file(units, {unit, *text_attributes(condition)})
     found = _frame(request, units)
     if found is None:
         if detail:

@@ -20,7 +20,7 @@ from abkit.bulk.tables import Request, append
 from abkit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from duckdb import DuckDBPyRelation, Expression
 
@@ -29,10 +29,11 @@ _PARQUET = (".parquet", ".pq")
 _WIDE = ("HUGEINT", "UHUGEINT")  # Arrow has no such type, and would take them for decimals
 
 
-def relation_of_file(source: str | os.PathLike[str], unit: str) -> DuckDBPyRelation:
+def relation_of_file(source: str | os.PathLike[str], texts: Iterable[str]) -> DuckDBPyRelation:
     """A relation that reads a CSV or Parquet file when it is asked for rows.
 
-    In a CSV file the units are read as the text they are: "007" must not become 7.
+    In a CSV file these columns are read as the text they are: the unit "007" must not become 7,
+    nor the version "2.10" another one.
 
     Raises:
         DataError: there is no such file, or it is neither.
@@ -50,9 +51,10 @@ def relation_of_file(source: str | os.PathLike[str], unit: str) -> DuckDBPyRelat
             return connection.read_parquet(literal, hive_partitioning=False)
         if path.lower().endswith(_CSV):
             found = connection.read_csv(literal, hive_partitioning=False)
-            if unit not in found.columns:
+            kinds = {name: "VARCHAR" for name in texts if name in found.columns}
+            if not kinds:
                 return found
-            return connection.read_csv(literal, hive_partitioning=False, dtype={unit: "VARCHAR"})
+            return connection.read_csv(literal, hive_partitioning=False, dtype=kinds)
     except duckdb.Error as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"cannot read {path!r}: {reason}") from None

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from abkit.cli import serving, snapshot
+from abkit.cli import serving, snapshot, store
 from abkit.errors import AbkitError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         serving.add_audit_sql,
         serving.add_import,
         snapshot.add_snapshot,
+        store.add_rebuild,
+        store.add_reconcile,
+        store.add_compact,
+        store.add_retain,
+        store.add_forget,
     ):
         add(commands)
     return parser

@@ -86,8 +86,8 @@ def add_assign(commands: Commands) -> None:
         "--attribute",
         action="append",
         default=[],
-        metavar="NAME=VALUE",
-        help="for targeting; VALUE is JSON where it can be, else text; repeat for more",
+        metavar="NAME=TEXT",
+        help="for targeting; NAME:=JSON for a number, a truth value or a list; repeat for more",
     )
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=_assign)
@@ -124,12 +124,14 @@ def _assign(options: argparse.Namespace) -> int:
 
 def _attribute(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"--attribute {text!r} is not NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
+    if not equals or name in ("", ":"):
+        raise ConfigError(f"--attribute {text!r} is neither NAME=TEXT nor NAME:=JSON")
+    if not name.endswith(":"):
         return name, value
+    try:
+        return name[:-1], json.loads(value)
+    except ValueError:
+        raise ConfigError(f"--attribute {text!r}: {value!r} is not JSON") from None
 
 
 def add_audit_sql(commands: Commands) -> None:
@@ -147,6 +149,12 @@ def add_audit_sql(commands: Commands) -> None:
     )
     parser.add_argument("--table", default="units", help="table with the units (units)")
     parser.add_argument("--unit", default="unit_id", metavar="COL", help="its column (unit_id)")
+    parser.add_argument(
+        "--targeting",
+        choices=["sql", "ignore"],
+        default="sql",
+        help="judge it by columns of the table (default), or audit the hash alone",
+    )
     parser.set_defaults(run=_audit_sql)
 
 
@@ -165,6 +173,7 @@ def _audit_sql(options: argparse.Namespace) -> int:
         options.dialect,
         table=options.table,
         unit=options.unit,
+        targeting=options.targeting,
         layers=snapshot.layers.values(),
         holdouts=snapshot.holdouts.values(),
     )

@@ -213,7 +213,7 @@ class Client:
             return _new(Assignment, (text, arm))
         except Exception:  # noqa: BLE001 - R1: serving goes on with control
             self.rejected.add("assign_error")
-            return fallback(experiment, unit_id, "error", default)
+            return fallback(experiment, unit_id, "error", self._control_of(experiment, default))
 
     def variant(
         self,
@@ -237,13 +237,14 @@ class Client:
             return default if choose is None else choose(unit_id, attributes).variant
         except Exception:  # noqa: BLE001 - R1
             self.rejected.add("assign_error")
-            return default
+            return self._control_of(experiment, default)
 
     def assign_all(
         self, unit_id: str | int, attributes: Attributes | None = None
     ) -> dict[str, Assignment]:
         """What a unit gets in every experiment of the snapshot, by key, such as for a front end."""
         try:
+            self.snapshot()  # as fresh as for any other call
             keys = list(self._source.state[1])
         except Exception:  # noqa: BLE001 - R1
             self.rejected.add("assign_error")
@@ -280,6 +281,15 @@ class Client:
 
             self._forcing = self._once("forcing", Forcing(self.rejected))
         return self._forcing.inside(variants)
+
+    def _control_of(self, experiment: object, default: str) -> str:
+        """What to serve where assigning failed: control, if it is known."""
+        try:
+            snapshot = self._source.state[0]
+            found = None if snapshot is None else snapshot.experiments.get(experiment)  # type: ignore[call-overload]
+        except Exception:  # noqa: BLE001 - R1: a key that cannot be hashed
+            return default
+        return default if found is None else found.control
 
     def _unknown(self) -> Reason:
         return "no_snapshot" if self._source.state[0] is None else "unknown_experiment"
@@ -463,7 +473,8 @@ class Client:
 
         Args:
             unit_id: the unit that was assigned; or its assignment, and then the outcome is that
-                of the variant which was served, also where a shadow answers besides it.
+                of the variant which was served, also where a shadow answers besides it. Those
+                of forced variants are left out.
             metric: key of the metric.
             value: a finite number, in the metric's unit of measure.
             experiment: with `variant`, for shadow answers: whose experiment this is.
@@ -474,6 +485,8 @@ class Client:
         """
         try:
             if type(unit_id) is Assignment:
+                if unit_id.arm.reason == "forced":
+                    return self.rejected.add("forced")
                 owner = whose(unit_id, unit_id.variant)
                 return self.record(unit_id.unit_id, metric, value, **owner)
             text = unit_text(unit_id)

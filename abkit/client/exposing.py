@@ -23,7 +23,7 @@ class Exposing:
     from the comparison. What the block raises goes on to the caller.
     """
 
-    __slots__ = ("_client", "_recording", "_started", "assignment")
+    __slots__ = ("_client", "_recording", "_started", "assignment", "has_failed")
 
     def __init__(self, client: Client, assignment: Assignment, recording: Recording) -> None:
         """Remember what to record."""
@@ -31,6 +31,8 @@ class Exposing:
         self._client = client
         self._recording = recording
         self._started = 0.0
+        self.has_failed = False
+        """Whether a model failed, also where another answered in its place."""
 
     def __enter__(self) -> Assignment:
         """Log the exposure; the block is given the assignment."""
@@ -41,12 +43,15 @@ class Exposing:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Record the duration and whether the block failed, where metrics were named."""
-        spent = time.perf_counter() - self._started
-        found = self.assignment
-        # A cancelled request or an interrupt says nothing about the model.
+        # A cancelled request, a closed stream or an interrupt says nothing about the model.
         if kind is not None and not issubclass(kind, Exception):
             return
-        record = self._recording.answered if kind is None else self._recording.failed
+        self.finish(failed=self.has_failed or kind is not None)
+
+    def finish(self, *, failed: bool) -> None:
+        """Record the duration so far."""
+        found, spent = self.assignment, time.perf_counter() - self._started
+        record = self._recording.failed if failed else self._recording.answered
         record(self._client, found, found.variant, spent)
 
     async def __aenter__(self) -> Assignment:
@@ -89,41 +94,91 @@ class Route:
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a function `f(model, ...)`; the wrapped one is called without the model."""
         unit_of = self._unit if callable(self._unit) else _argument(function, self._unit)
-        client, recording = self._client, self._recording
+        kind = _kind(function)
+        in_one_piece = self._rescue or self._recording.measure is not None
+        if in_one_piece and kind in ("generator", "async generator"):
+            raise TypeError(
+                f"{_name(function)} yields its answer in parts: it cannot be rescued or "
+                "measured by `route`; record what is known at its end"
+            )
+        wrapped: Callable[..., Any] = self._wrapped(function, kind, unit_of)
+        _hide_model(wrapped, function)
+        return wrapped
 
-        if inspect.iscoroutinefunction(function):
+    def _wrapped(self, function: Any, kind: str, unit_of: Any) -> Any:
+        """A function of the same kind: frameworks look whether it is a coroutine function."""
+        if kind == "coroutine":
 
             @wraps(function)
-            async def answer_later(*args: Any, **kwargs: Any) -> Any:
-                assignment, model = self._pick(unit_of, args, kwargs)
-                self._in_the_dark(assignment, function, args, kwargs)
-                try:
-                    with Exposing(client, assignment, recording):
-                        answer = await function(model, *args, **kwargs)
-                except Exception:
-                    if not self._may_rescue(assignment):
-                        raise
-                    return await function(self._models[self._default], *args, **kwargs)
-                recording.measured(client, assignment, assignment.variant, answer)
-                return answer
+            async def later(*args: Any, **kwargs: Any) -> Any:
+                return await self._later(function, unit_of, args, kwargs)
 
-            return answer_later
+            return later
+        if kind == "async generator":
+
+            @wraps(function)
+            async def stream_later(*args: Any, **kwargs: Any) -> Any:
+                async for part in self._stream_later(function, unit_of, args, kwargs):
+                    yield part
+
+            return stream_later
+        if kind == "generator":
+
+            @wraps(function)
+            def stream(*args: Any, **kwargs: Any) -> Any:
+                return (yield from self._stream(function, unit_of, args, kwargs))
+
+            return stream
 
         @wraps(function)
-        def answer_now(*args: Any, **kwargs: Any) -> Any:
-            assignment, model = self._pick(unit_of, args, kwargs)
-            self._in_the_dark(assignment, function, args, kwargs)
+        def now(*args: Any, **kwargs: Any) -> Any:
+            return self._now(function, unit_of, args, kwargs)
+
+        return now
+
+    def _now(self, function: Any, unit_of: Any, args: Any, kwargs: Any) -> Any:
+        assignment, model = self._begin(function, unit_of, args, kwargs)
+        block = Exposing(self._client, assignment, self._recording)
+        with block:
             try:
-                with Exposing(client, assignment, recording):
-                    answer = function(model, *args, **kwargs)
+                answer = function(model, *args, **kwargs)
             except Exception:
                 if not self._may_rescue(assignment):
                     raise
-                return function(self._models[self._default], *args, **kwargs)
-            recording.measured(client, assignment, assignment.variant, answer)
-            return answer
+                block.has_failed = True
+                answer = function(self._models[self._default], *args, **kwargs)
+        self._recording.measured(self._client, assignment, assignment.variant, answer)
+        return answer
 
-        return answer_now
+    async def _later(self, function: Any, unit_of: Any, args: Any, kwargs: Any) -> Any:
+        assignment, model = self._begin(function, unit_of, args, kwargs)
+        block = Exposing(self._client, assignment, self._recording)
+        with block:
+            try:
+                answer = await function(model, *args, **kwargs)
+            except Exception:
+                if not self._may_rescue(assignment):
+                    raise
+                block.has_failed = True
+                answer = await function(self._models[self._default], *args, **kwargs)
+        self._recording.measured(self._client, assignment, assignment.variant, answer)
+        return answer
+
+    def _stream(self, function: Any, unit_of: Any, args: Any, kwargs: Any) -> Any:
+        assignment, model = self._begin(function, unit_of, args, kwargs)
+        with Exposing(self._client, assignment, self._recording):
+            return (yield from function(model, *args, **kwargs))
+
+    async def _stream_later(self, function: Any, unit_of: Any, args: Any, kwargs: Any) -> Any:
+        assignment, model = self._begin(function, unit_of, args, kwargs)
+        with Exposing(self._client, assignment, self._recording):
+            async for part in function(model, *args, **kwargs):
+                yield part
+
+    def _begin(self, function: Any, unit_of: Any, args: Any, kwargs: Any) -> tuple[Assignment, Any]:
+        assignment, model = self._pick(unit_of, args, kwargs)
+        self._in_the_dark(assignment, function, args, kwargs)
+        return assignment, model
 
     def _pick(
         self, unit_of: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -168,12 +223,38 @@ class Route:
         return self._rescue and assignment.variant != self._default
 
 
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _kind(function: Callable[..., Any]) -> str:
+    """What calling a function gives; an object's `__call__` counts for the object."""
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - to look into it
+        if inspect.isasyncgenfunction(candidate):
+            return "async generator"
+        if inspect.iscoroutinefunction(candidate):
+            return "coroutine"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+    return "function"
+
+
+def _hide_model(wrapped: Any, function: Callable[..., Any]) -> None:
+    """Show the signature that callers use: frameworks would ask requests for a model."""
+    signature = inspect.signature(function)
+    first, *rest = signature.parameters.values()
+    wrapped.__signature__ = signature.replace(parameters=rest)
+    annotations = dict(getattr(function, "__annotations__", {}))
+    annotations.pop(first.name, None)
+    wrapped.__annotations__ = annotations
+
+
 def _argument(function: Callable[..., Any], name: str) -> Callable[..., object]:
     """A function that finds one argument of a call by its name, also where it came by position."""
     names = list(inspect.signature(function).parameters)
     if name not in names[1:]:
         raise TypeError(
-            f"{function.__qualname__} has no argument {name!r} after the model; it takes {names}"
+            f"{_name(function)} has no argument {name!r} after the model; it takes {names}"
         )
     place = names.index(name) - 1
 

@@ -50,7 +50,12 @@ class Forcing:
         """The forced assignment, or None where nothing lawful is forced."""
         variant = self._variable.get({}).get(experiment)
         found = None if snapshot is None else snapshot.experiments.get(experiment)
-        if variant is None or snapshot is None or found is None or found.state != "running":
+        if variant is None:
+            return None
+        if snapshot is None or found is None:
+            self._rejected.add("unknown_forced_experiment")
+            return None
+        if found.state != "running":
             return None
         if variant not in found.variants:
             self._rejected.add("unknown_forced_variant")

@@ -51,7 +51,7 @@ class Recording:
         self, client: Client, assignment: Assignment, variant: str, answer: object
     ) -> None:
         """Record what is measured on an answer."""
-        if self.measure is None:
+        if self.measure is None or assignment.reason == "forced":
             return
         try:
             for metric, value in self.measure(answer).items():
@@ -62,6 +62,8 @@ class Recording:
     def _both(
         self, client: Client, assignment: Assignment, variant: str, seconds: float, error: float
     ) -> None:
+        if assignment.reason == "forced":  # a tester's doing, not the unit's
+            return
         owner = whose(assignment, variant)
         if self.latency:
             client.record(assignment.unit_id, self.latency, seconds * MILLISECONDS, **owner)

@@ -23,10 +23,10 @@ class MemorySticky:
 
     Examples:
         >>> sticky = MemorySticky(limit=1)
-        >>> sticky.put("ranker", "ann", "student"), sticky.put("ranker", "bob", "teacher")
+        >>> sticky.put("ranker", "ann", "1:student"), sticky.put("ranker", "bob", "1:teacher")
         (None, None)
         >>> sticky.get("ranker", "ann"), sticky.get("ranker", "bob")
-        (None, 'teacher')
+        (None, '1:teacher')
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
@@ -35,7 +35,7 @@ class MemorySticky:
         self._known: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def get(self, experiment: str, unit_id: str) -> str | None:
-        """The variant that was put, or None."""
+        """What was put, or None."""
         key = (experiment, unit_id)
         found = self._known.get(key)
         if found is not None:
@@ -45,9 +45,9 @@ class MemorySticky:
                 return None
         return found
 
-    def put(self, experiment: str, unit_id: str, variant: str) -> None:
-        """Remember the variant."""
-        self._known[experiment, unit_id] = variant
+    def put(self, experiment: str, unit_id: str, met: str) -> None:
+        """Remember it."""
+        self._known[experiment, unit_id] = met
         while len(self._known) > self._limit:
             try:
                 self._known.popitem(last=False)
@@ -69,7 +69,7 @@ class GuardedSticky:
         self._rejected = rejected
 
     def get(self, experiment: str, unit_id: str) -> str | None:
-        """The variant that was put, or None."""
+        """What was put, or None."""
         try:
             found = self._store.get(experiment, unit_id)
         except Exception:  # noqa: BLE001 - R1: serving goes on without memory
@@ -77,9 +77,9 @@ class GuardedSticky:
             return None
         return found if type(found) is str else None
 
-    def put(self, experiment: str, unit_id: str, variant: str) -> None:
-        """Remember the variant."""
+    def put(self, experiment: str, unit_id: str, met: str) -> None:
+        """Remember it."""
         try:
-            self._store.put(experiment, unit_id, variant)
+            self._store.put(experiment, unit_id, met)
         except Exception:  # noqa: BLE001 - R1
             self._rejected.add("sticky_error")

@@ -57,7 +57,7 @@ def test_what_is_published_serves(space: str) -> None:
 def test_assign_says_what_and_why(space: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["assign", space, "user-1", "ranker"]) == 0
     assert capsys.readouterr().out == "ranker\told\ttargeting\n"
-    assert main(["assign", space, "user-1", "--attribute", "age=18", "--json"]) == 0
+    assert main(["assign", space, "user-1", "--attribute", "age:=18", "--json"]) == 0
     found = {item["experiment"]: item for item in json.loads(capsys.readouterr().out)}
     real = Client(space).assign("ranker", "user-1", {"age": 18})
     assert found["ranker"]["variant"] == real.variant
@@ -69,7 +69,8 @@ def test_assign_says_what_and_why(space: str, capsys: pytest.CaptureFixture[str]
     ("words", "said"),
     [
         (["assign", "SPACE", "u", "nope"], "no experiment 'nope'"),
-        (["assign", "SPACE", "u", "--attribute", "age"], "--attribute 'age' is not NAME=VALUE"),
+        (["assign", "SPACE", "u", "--attribute", "age"], "--attribute 'age' is neither NAME=TEXT nor NAME:=JSON"),
+        (["assign", "SPACE", "u", "--attribute", "age:=x"], "'x' is not JSON"),
         (["assign", "ELSEWHERE", "u"], "has no snapshot yet; `abkit publish` writes one"),
         (["audit-sql", "SPACE", "nope"], "no experiment 'nope'"),
         (["audit-sql", "SPACE", "solo", "--dialect", "oracle"], "oracle"),

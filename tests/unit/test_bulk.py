@@ -569,3 +569,17 @@ except MissingExtraError as error:
     said = done.stdout.decode().strip()
     assert said.startswith("abkit.assign_many needs "), done.stderr.decode()
     assert said.endswith("pip install 'abkit-rollouts[analysis]'")
+
+
+def test_what_is_tested_as_text_is_read_as_text_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "units.csv"
+    file.write_text("unit_id,app,zip\n1,2.10,01234\n2,2.9,1234\n")
+    targeting = {
+        "any": [
+            {"attribute": "app", "version_at_least": "2.10"},
+            {"attribute": "zip", "is": "01234"},
+        ]
+    }
+    experiment = Experiment.create("x", {"a": 1.0}, salt="s", targeting=targeting)
+    rows = assign_many(experiment, file).order("unit_id").fetchall()
+    assert [row[-2] for row in rows] == ["split", "targeting"]

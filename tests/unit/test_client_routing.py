@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from typing import Any
@@ -405,11 +406,11 @@ def test_without_a_store_or_the_word_nothing_sticks() -> None:
 
 def test_what_has_no_buckets_any_more_does_not_stick() -> None:
     sticky = MemorySticky()
-    sticky.put("ranker", "u", "gone")
+    sticky.put("ranker:s", "u", "1:gone")
     ab = client(TARGETED, sticky=sticky)
     assert ab.assign("ranker", "u", {}).reason == "targeting"
     killed = client(TARGETED.kill(), sticky=sticky)
-    sticky.put("ranker", "u", "new")
+    sticky.put("ranker:s", "u", "1:new")
     assert killed.assign("ranker", "u", {}).reason == "killed"
 
 
@@ -499,3 +500,198 @@ def test_no_call_raises_whatever_it_is_given(value: Any) -> None:
         ab.expose(value)
         ab.record(value, value, value)
         ab.assign_all(value, value)
+
+
+# What a hard review found
+
+
+def test_a_sticky_unit_counts_in_the_epoch_in_which_it_came_in() -> None:
+    sticky = MemorySticky()
+    narrow = Experiment.create("ranker", {"old": 0.9, "new": 0.1}, salt="s", sticky=True)
+    wide = narrow.reweight({"old": 0.5, "new": 0.5})
+    units = [f"user-{i}" for i in range(400)]
+    before = client(narrow, sticky=sticky)
+    first = {unit: before.variant("ranker", unit) for unit in units}
+    ab = client(wide, sticky=sticky)
+    later = {unit: ab.assign("ranker", unit) for unit in units}
+    assert {unit: a.variant for unit, a in later.items()} == first
+    assert {(a.epoch, a.reason) for a in later.values()} == {(1, "sticky")}
+    assert ab.assign("ranker", "somebody new").epoch == 2
+
+
+def test_an_experiment_that_begins_anew_remembers_nobody() -> None:
+    sticky = MemorySticky()
+    client(TARGETED, sticky=sticky).assign("ranker", "u", {"plan": "free"})
+    anew = Experiment.from_dict(TARGETED.to_dict() | {"salt": "another"})
+    assert client(anew, sticky=sticky).assign("ranker", "u").reason == "targeting"
+
+
+def test_a_rollout_that_shrinks_takes_sticky_units_with_it() -> None:
+    sticky = MemorySticky()
+    client(TARGETED, sticky=sticky).assign("ranker", "u", {"plan": "free"})
+    nobody = Experiment.from_dict(TARGETED.to_dict() | {"rollout": 0.0})
+    found = client(nobody, sticky=sticky).assign("ranker", "u", {"plan": "free"})
+    assert (found.variant, found.reason) == ("old", "rollout")
+
+
+@pytest.mark.parametrize("known", ["", "new", "x:new", "9:new", "1:gone", ":", "1:"])
+def test_what_a_store_cannot_have_been_given_is_not_believed(known: str) -> None:
+    sticky = MemorySticky()
+    sticky.put("ranker:s", "u", known)
+    assert client(TARGETED, sticky=sticky).assign("ranker", "u", {}).reason == "targeting"
+
+
+def test_a_rescued_answer_took_as_long_as_both_and_is_what_is_measured() -> None:
+    ab = client()
+
+    def slow(x: int) -> int:
+        time.sleep(0.02)
+        raise OSError(x)
+
+    @ab.route(
+        "ranker",
+        unit="u",
+        models={"old": slow_answer, "new": slow},
+        default="old",
+        latency="ms",
+        error="failed",
+        measure=lambda y: {"score": y},
+        rescue=True,
+    )
+    def rank(model: Any, u: str) -> int:
+        return int(model(4))
+
+    assert rank("u") == 4
+    found = outcomes(ab)
+    assert found["failed", ""] == 1.0
+    assert found["score", ""] == 4.0
+    assert found["ms", ""] >= 40.0
+
+
+def slow_answer(x: int) -> int:
+    time.sleep(0.02)
+    return x
+
+
+def test_an_answer_in_parts_is_timed_to_its_end() -> None:
+    ab = client()
+
+    @ab.route("ranker", unit="u", models=MODELS, default="old", latency="ms", error="failed")
+    def stream(model: Any, u: str) -> Any:
+        yield model(1)
+        time.sleep(0.02)
+        yield model(2)
+
+    assert list(stream("u")) == [-1, -2]
+    assert outcomes(ab)["ms", ""] >= 20.0
+    assert outcomes(ab)["failed", ""] == 0.0
+
+
+def test_an_answer_in_parts_of_a_coroutine_is_timed_to_its_end() -> None:
+    ab = client()
+
+    @ab.route("ranker", unit="u", models=MODELS, default="old", latency="ms", error="failed")
+    async def stream(model: Any, u: str) -> Any:
+        yield model(1)
+        await asyncio.sleep(0.02)
+        raise OSError("late")
+
+    async def read() -> list[int]:
+        parts = []
+        with pytest.raises(OSError, match="late"):
+            async for part in stream("u"):
+                parts.append(part)  # noqa: PERF401 - what came before it failed
+        return parts
+
+    assert asyncio.run(read()) == [-1]
+    assert outcomes(ab)["ms", ""] >= 20.0
+    assert outcomes(ab)["failed", ""] == 1.0
+
+
+def test_an_answer_in_parts_cannot_be_rescued_or_measured() -> None:
+    def stream(model: Any, u: str) -> Any:
+        yield model(1)
+
+    for options in ({"rescue": True}, {"measure": lambda y: {"score": y}}):
+        with pytest.raises(TypeError, match="yields its answer in parts"):
+            client().route("ranker", unit="u", models=MODELS, default="old", **options)(stream)
+
+
+def test_an_object_may_answer() -> None:
+    class Ranker:
+        async def __call__(self, model: Any, u: str) -> int:
+            await asyncio.sleep(0.02)
+            return int(model(4))
+
+    ab = client()
+    rank = ab.route("ranker", unit="u", models=MODELS, default="old", latency="ms")(Ranker())
+    assert asyncio.run(rank("u")) == -4
+    assert outcomes(ab)["ms", ""] >= 20.0
+
+
+def test_frameworks_see_the_function_without_the_model() -> None:
+    @client().route("ranker", unit="user", models=MODELS, default="old")
+    async def rank(model: Any, user: str, x: int = 3) -> int:
+        return int(model(x))
+
+    assert str(inspect.signature(rank)) == "(user: 'str', x: 'int' = 3) -> 'int'"
+    assert inspect.iscoroutinefunction(rank)
+    assert "model" not in rank.__annotations__
+
+
+def test_outcomes_of_a_forced_variant_are_nobodys() -> None:
+    ab = client()
+    with ab.force({"ranker": "old"}):
+        with ab.exposure("ranker", "u", latency="ms", error="failed") as a:
+            assert a.variant == "old"
+        assert not ab.record(a, "clicked", 1.0)
+    assert events(ab) == []
+    with ab.force({"absent": "old"}):
+        ab.assign("absent", "u")
+    assert ab.health().rejected == {"forced": 1, "unknown_forced_experiment": 1}
+
+
+class Hostile(dict[str, Any]):
+    def get(self, *names: Any) -> Any:
+        raise RuntimeError(names)
+
+
+def test_where_assigning_fails_control_is_served() -> None:
+    ab = client(TARGETED)
+    found = ab.assign("ranker", "u", Hostile())
+    assert (found.variant, found.reason) == ("old", "error")
+    assert ab.variant("ranker", "u", Hostile()) == "old"
+    assert ab.variant([], "u", Hostile(), default="today") == "today"  # type: ignore[arg-type]
+
+
+def test_all_experiments_are_as_fresh_as_one(tmp_path: Any) -> None:
+    now = [0.0]
+    ab = Client(tmp_path, monotonic=lambda: now[0])
+    assert ab.assign_all("u") == {}
+    (tmp_path / "snapshot.json").write_bytes(
+        Snapshot.of([ALL_NEW], version=1, published=0.0).to_bytes()
+    )
+    now[0] = 1.0
+    assert set(ab.assign_all("u")) == {"ranker"}
+
+
+def test_a_snapshot_that_could_not_be_read_for_want_of_memory_is_read_again(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    path = tmp_path / "snapshot.json"
+    path.write_bytes(Snapshot.of([ALL_NEW], version=1, published=0.0).to_bytes())
+    ab = Client(tmp_path, monotonic=lambda: now[0])
+    path.write_bytes(Snapshot.of([ALL_NEW.kill()], version=2, published=0.0).to_bytes())
+    real = Snapshot.from_bytes
+
+    def starved(content: bytes) -> Snapshot:
+        raise MemoryError
+
+    monkeypatch.setattr(Snapshot, "from_bytes", starved)
+    now[0] = 1.0
+    assert ab.assign("ranker", "u").version == 1
+    monkeypatch.setattr(Snapshot, "from_bytes", real)
+    now[0] = 2.0
+    assert ab.assign("ranker", "u").reason == "killed"
+    assert ab.health().snapshot.errors == 1  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,19 @@ import pytest
 
 from abkit.errors import ConfigError
 from abkit.targeting import MAX_DEPTH, MAX_NODES, compile_condition, parse, version_of
+
+
+class Letter(StrEnum):
+    A = "a"
+    B = "b"
+
+
+class Number(IntEnum):
+    SEVEN = 7
+
+
+class Text(str):
+    __slots__ = ()
 
 
 def met(data: dict[str, Any], **attributes: Any) -> bool:
@@ -26,6 +40,9 @@ def leaf(**test: Any) -> dict[str, Any]:
         ({"is": True}, [True], [1, 1.0, "true", False]),
         ({"is": 1}, [1, 1.0, np.float64(1)], [True, "1", 2]),
         ({"in": ["DE", "FR", 3]}, ["DE", "FR", 3], ["", "d", True, None, 4]),
+        ({"is": "a"}, [Letter.A, Text("a"), np.str_("a")], [Letter.B, np.array("b")]),
+        ({"is": 7}, [np.int64(7), np.float32(7), Number.SEVEN], [np.int64(8), np.array([7])]),
+        ({"is": True}, [np.bool_(True)], [np.int64(1)]),
         ({"in": []}, [], ["", None, 0]),
         ({"at_least": 18}, [18, 18.0, 99, float("inf")], [17.9, "18", True, None, float("nan")]),
         ({"above": 18}, [18.1], [18, "19"]),

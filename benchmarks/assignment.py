@@ -82,6 +82,7 @@ def contenders(folder: Path) -> dict[str, Assign]:
     time.sleep(0.6)
     writer.assign("exp", "u")
     durable.assign("exp", "u")
+    pick = ab.picker("exp")
     attributes = {"country": "US", "age": 33}
 
     def exposed(client: abkit.Client) -> Assign:
@@ -94,6 +95,7 @@ def contenders(folder: Path) -> dict[str, Assign]:
         YARDSTICK: by_hand,
         "md5 by hand: digest bytes": by_digest,
         "abkit, the compiled experiment": compile_arms(TWO),
+        "abkit `picker`, 2 arms": pick,
         "abkit `variant`, 2 arms": lambda unit: ab.variant("exp", unit),
         "abkit `assign`, 2 arms": lambda unit: ab.assign("exp", unit),
         "abkit `assign`, 4 arms, rollout, overrides": lambda unit: ab.assign("many", unit),
@@ -240,13 +242,17 @@ def main() -> None:
     packages = sorted({peer.package for peer, _ in peers.values()})
     lines += [
         "",
-        f"{count:,} calls with hostile units and attributes: median {middle:.2f} µs, "
-        f"slowest {slowest:.0f} µs. A client's first answer without a snapshot: {absent:.1f} ms; "
-        f"with a corrupt one: {corrupt:.1f} ms.",
+        (
+            f"{count:,} calls with hostile units and attributes: median {middle:.2f} µs, "
+            f"slowest {slowest:.0f} µs. A client's first answer without a snapshot: "
+            f"{absent:.1f} ms; "
+            f"with a corrupt one: {corrupt:.1f} ms."
+        ),
         "",
-        f"Python {platform.python_version()}, {options.rounds} rounds; "
-        + ", ".join(f"{name} {version(name)}" for name in packages)
-        + ".",
+        (
+            f"Python {platform.python_version()}, {options.rounds} rounds; "
+            f"{', '.join(f'{name} {version(name)}' for name in packages)}."
+        ),
     ]
     text = "\n".join(lines)
     print(text)

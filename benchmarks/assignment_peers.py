@@ -10,9 +10,8 @@ import json
 import logging
 import tempfile
 import time
-from collections import namedtuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,7 +136,7 @@ def make_statsig() -> Assign:
         StatsigUser,
     )
 
-    def group(name: str, limit: int) -> dict[str, Any]:
+    def group(name: str) -> dict[str, Any]:
         base = {"passPercentage": 100, "id": name, "salt": name, "idType": "userID"}
         return base | {
             "name": name,
@@ -163,7 +162,7 @@ def make_statsig() -> Assign:
         "salt": "s",
         "enabled": True,
         "defaultValue": {},
-        "rules": [group("old", 500), group("new", 1000)],
+        "rules": [group("old"), group("new")],
         "idType": "userID",
         "entity": "experiment",
         "version": 1,
@@ -355,7 +354,13 @@ def make_openfeature() -> Assign:
     return lambda unit: client.get_string_value("exp", "old", EvaluationContext(unit))
 
 
-Peer = namedtuple("Peer", ["name", "package", "make"])
+class Peer(NamedTuple):
+    """A peer: its name in the table, its package, and what makes its function."""
+
+    name: str
+    package: str
+    make: Callable[[], Assign]
+
 
 PEERS = [
     Peer("Eppo (Rust core)", "eppo-server-sdk", make_eppo),

@@ -4,8 +4,6 @@ Periods are half a second for what reads a file and a second for what asks a ser
 Unleash takes. A client is a function that returns the variant of one unit.
 """
 
-# ruff: noqa: PLC0415 - a process imports the package of the client that it serves, and no other
-
 from __future__ import annotations
 
 import importlib

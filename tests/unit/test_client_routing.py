@@ -444,6 +444,33 @@ def test_a_memory_of_units_is_bounded_also_among_threads() -> None:
     assert len(sticky._known) <= 50
 
 
+# A bound experiment
+
+
+def test_a_picker_gives_what_variant_gives_and_follows_the_configuration(tmp_path: Any) -> None:
+    now = [0.0]
+    ab = Client(tmp_path, monotonic=lambda: now[0])
+    pick = ab.picker("ranker", default="today")
+    assert pick("u") == "today"
+    for version, (experiment, expected) in enumerate([(TARGETED, "new"), (TARGETED.kill(), "old")]):
+        content = Snapshot.of([experiment], version=version, published=0.0).to_bytes()
+        (tmp_path / "snapshot.json").write_bytes(content)
+        now[0] += 1.0
+        assert pick("u", {"plan": "free"}) == expected
+        assert pick("u", {"plan": "paid"}) == pick("u") == "old"
+    assert pick(None) == "old"  # type: ignore[arg-type]
+
+
+def test_a_picker_obeys_force_and_never_raises() -> None:
+    ab = client(TARGETED)
+    pick = ab.picker("ranker", default="today")
+    assert pick("u", {"plan": "free"}) == "new"
+    with ab.force({"ranker": "old"}):
+        assert pick("u", {"plan": "free"}) == "old"
+    assert client(TARGETED).picker("ranker")("u", Hostile()) == "old"
+    assert ab.picker([], default="today")("u") == "today"  # type: ignore[arg-type]
+
+
 # Everything at once, and before there is anything
 
 
@@ -596,14 +623,15 @@ def test_an_answer_in_parts_of_a_coroutine_is_timed_to_its_end() -> None:
         await asyncio.sleep(0.02)
         raise OSError("late")
 
-    async def read() -> list[int]:
-        parts = []
-        with pytest.raises(OSError, match="late"):
-            async for part in stream("u"):
-                parts.append(part)  # noqa: PERF401 - what came before it failed
-        return parts
+    parts: list[int] = []
 
-    assert asyncio.run(read()) == [-1]
+    async def read() -> None:
+        async for part in stream("u"):
+            parts.append(part)  # noqa: PERF401 - what came before it failed
+
+    with pytest.raises(OSError, match="late"):
+        asyncio.run(read())
+    assert parts == [-1]
     assert outcomes(ab)["ms", ""] >= 20.0
     assert outcomes(ab)["failed", ""] == 1.0
 

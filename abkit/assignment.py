@@ -130,7 +130,7 @@ class Sticky(Protocol):
         """Remember it."""
 
 
-def unit_text(unit_id: object) -> str | None:
+def unit_text(unit_id: object) -> str | None:  # noqa: PLR0911 - one return a reason
     """The text that is hashed for a unit, or None if it can't be one.
 
     Text is taken as it is and whole numbers in decimal. Everything else, the empty text, a
@@ -144,13 +144,15 @@ def unit_text(unit_id: object) -> str | None:
         text: str = unit_id  # type: ignore[assignment]
     elif issubclass(kind, str):
         text = str.__str__(unit_id)
-    elif kind.__module__ == "numpy" and hasattr(kind, "__index__"):
-        # A row number out of a frame; numpy's bool and arrays refuse to be an index.
+    elif not issubclass(kind, int):
+        # A row number out of a frame, perhaps; numpy's bool and arrays refuse to be an index.
         try:
+            if kind.__module__ != "numpy":
+                return None
             text = str(index(unit_id))  # type: ignore[arg-type]
-        except TypeError:
+        except Exception:  # noqa: BLE001 - R1: whoever calls itself numpy's, or has no module
             return None
-    elif kind is bool or not issubclass(kind, int):
+    elif kind is bool:
         return None
     else:
         try:

@@ -48,7 +48,7 @@ class Outcome:
         unit_id: the unit it belongs to.
         metric: key of the metric.
         value: finite number, in the metric's unit of measure.
-        experiment: set together with `variant` for shadow answers; empty otherwise.
+        experiment: the one experiment in which it counts; empty for all that the unit is in.
         variant: the variant whose answer was measured when several answered the same unit
             (shadow); empty for the variant that the unit was exposed to.
     """

@@ -124,6 +124,13 @@ class Experiment:
             raise ConfigError(f"{where}: rollout must be a share in [0, 1], got {self.rollout!r}")
         check_count(where, "epoch", self.epoch, 1)
         check_ranges(where, self.ranges)
+        if not isinstance(self.holdouts, tuple) or not isinstance(self.idle, tuple):
+            raise ConfigError(
+                f"{where}: holdouts and idle must be tuples of names, got {self.holdouts!r} and "
+                f"{self.idle!r}"
+            )
+        if not isinstance(self.targeting, (Condition, type(None))):
+            raise ConfigError(f"{where}: targeting must be a condition, got {self.targeting!r}")
         check_name(self.control, f"{where}: control")
         for name in self.idle:
             check_name(name, f"{where}: idle variant")

@@ -147,6 +147,8 @@ def check_ranges(where: str, ranges: tuple[Range, ...], *, may_be_empty: bool = 
         raise ConfigError(f"{where}: no ranges: nobody would be in it")
     lower = 0
     for item in ranges:
+        if not isinstance(item, Range):
+            raise ConfigError(f"{where}: ranges must be of type Range, got {item!r}")
         if type(item.lower) is not int or type(item.upper) is not int:
             raise ConfigError(
                 f"{where}: range ends must be whole numbers, got [{item.lower}, {item.upper})"

@@ -504,21 +504,22 @@ class Client:
         """Log one measured value of a unit.
 
         Args:
-            unit_id: the unit that was assigned; or its assignment, and then the outcome is that
-                of the variant which was served, also where a shadow answers besides it. Those
-                of forced variants are left out.
+            unit_id: the unit that was assigned: the outcome counts in every experiment that it
+                is in. Or its assignment: then it counts in that experiment alone, for the
+                variant which was served, also where a shadow answers besides it.
             metric: key of the metric.
             value: a finite number, in the metric's unit of measure.
-            experiment: with `variant`, for shadow answers: whose experiment this is.
-            variant: the variant whose answer was measured, where several answered the unit.
+            experiment: the one experiment in which it counts; empty for all of the unit's.
+            variant: with `experiment`, the variant whose answer was measured, where several
+                answered the unit.
 
         Returns:
             True if the event was accepted; False, with the reason counted in `health`.
         """
         try:
             if type(unit_id) is Assignment:
-                if unit_id.arm.reason == "forced":
-                    return self.rejected.add("forced")
+                if not unit_id.arm.in_experiment:
+                    return self.rejected.add("not_in_experiment")
                 owner = whose(unit_id, unit_id.variant)
                 return self.record(unit_id.unit_id, metric, value, **owner)
             text = unit_text(unit_id)
@@ -529,9 +530,9 @@ class Client:
             number = outcome_value(value)
             if number is None:
                 return self.rejected.add("invalid_value")
-            if bool(experiment) != bool(variant):
+            if variant and not experiment:
                 return self.rejected.add("variant_without_experiment")
-            if experiment and not (_is_name(experiment) and _is_name(variant)):
+            if experiment and not (_is_name(experiment) and (not variant or _is_name(variant))):
                 return self.rejected.add("invalid_variant")
             # Outcome.to_record() without the Outcome, for the same reason.
             event = (OUTCOME, self._clock(), text, metric, number, experiment, variant)

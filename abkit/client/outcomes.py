@@ -17,10 +17,12 @@ MILLISECONDS = 1_000.0
 
 
 def whose(assignment: Assignment, variant: str) -> dict[str, str]:
-    """Where a shadow answers too, both answers of a unit name their variant: they are a pair."""
-    if not assignment.shadow:
-        return {}
-    return {"experiment": assignment.experiment, "variant": variant}
+    """Whose outcome it is: of this experiment, and of no other that the unit is in.
+
+    Where a shadow answers too, both answers of a unit name their variant: they are a pair.
+    """
+    owner = {"experiment": assignment.experiment}
+    return owner | {"variant": variant} if assignment.shadow else owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Recording:
         self, client: Client, assignment: Assignment, variant: str, answer: object
     ) -> None:
         """Record what is measured on an answer."""
-        if self.measure is None or assignment.reason == "forced":
+        if self.measure is None or not assignment.in_experiment:
             return
         try:
             for metric, value in self.measure(answer).items():
@@ -62,7 +64,7 @@ class Recording:
     def _both(
         self, client: Client, assignment: Assignment, variant: str, seconds: float, error: float
     ) -> None:
-        if assignment.reason == "forced":  # a tester's doing, not the unit's
+        if not assignment.in_experiment:  # nobody would compare it
             return
         owner = whose(assignment, variant)
         if self.latency:

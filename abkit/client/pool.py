@@ -65,8 +65,9 @@ class _Crew:
         if self._missing:
             with self._starting:
                 if self._missing:
-                    self._missing -= 1
+                    # Where no thread can be had this raises, and the work is not taken.
                     threading.Thread(target=self._work, name="abkit-shadow", daemon=True).start()
+                    self._missing -= 1
         try:
             self.queue.put_nowait(work)
         except Full:

@@ -69,11 +69,12 @@ class Shadows:
         _, late = await asyncio.wait(own, timeout=timeout_seconds)
         for task in late:
             task.cancel()
-            self._client.rejected.add("shadow_unfinished")
 
     def _in_loop(self, assignment: Assignment, recording: Recording, work: Any) -> bool:
         import asyncio  # noqa: PLC0415 - only where the application uses it anyway
 
+        if len(self._tasks) >= self._queue_size:
+            self._forget_closed_loops()
         if len(self._tasks) >= self._queue_size:
             work.close()
             return self._client.rejected.add("shadow_queue_full")
@@ -84,8 +85,19 @@ class Shadows:
             raise
         task = loop.create_task(self._awaited(assignment, recording, work))
         self._tasks.add(task)  # the loop itself holds tasks only weakly
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return True
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._client.rejected.add("shadow_unfinished")
+
+    def _forget_closed_loops(self) -> None:
+        """Tasks of a loop that was closed never end."""
+        for task in [item for item in self._tasks if item.get_loop().is_closed()]:
+            self._tasks.discard(task)
+            self._client.rejected.add("shadow_unfinished")
 
     async def _awaited(self, assignment: Assignment, recording: Recording, work: Any) -> None:
         client, variant = self._client, assignment.shadow

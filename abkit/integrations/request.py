@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from abkit.assignment import DEFAULT_CONTROL
@@ -164,7 +164,7 @@ class ForceHeader:
     """
 
     header: str
-    token: str = ""
+    token: str = field(default="", repr=False)
     token_header: str = ""
     is_open: bool = False
 

@@ -152,7 +152,6 @@ def test_an_outcome_without_a_finite_number_is_rejected(value: Any) -> None:
 @pytest.mark.parametrize(
     ("experiment", "variant", "reason"),
     [
-        ("ranker", "", "variant_without_experiment"),
         ("", "v2", "variant_without_experiment"),
         ("the ranker", "v2", "invalid_variant"),
         ("ranker", "v 2", "invalid_variant"),

@@ -676,7 +676,10 @@ def test_outcomes_of_a_forced_variant_are_nobodys() -> None:
     assert events(ab) == []
     with ab.force({"absent": "old"}):
         ab.assign("absent", "u")
-    assert ab.health().rejected == {"forced": 1, "unknown_forced_experiment": 1}
+    assert ab.health().rejected == {
+        "not_in_experiment": 1,
+        "unknown_forced_experiment": 1,
+    }
 
 
 class Hostile(dict[str, Any]):
@@ -723,3 +726,145 @@ def test_a_snapshot_that_could_not_be_read_for_want_of_memory_is_read_again(
     now[0] = 2.0
     assert ab.assign("ranker", "u").reason == "killed"
     assert ab.health().snapshot.errors == 1  # type: ignore[union-attr]
+
+
+def test_two_routes_may_have_a_metric_of_the_same_name() -> None:
+    other = Experiment.create("speller", {"old": 0.0, "new": 1.0}, salt="t", control="old")
+    ab = client(ALL_NEW, other)
+    for key in ("ranker", "speller"):
+        with ab.exposure(key, "u", error="failed"):
+            pass
+    assert ab.record("u", "clicked", 1.0)
+    assert ab.record("u", "clicked", 1.0, experiment="ranker")
+    assert [(r[3], r[5], r[6]) for r in events(ab) if r[0] == "o"] == [
+        ("failed", "ranker", ""),
+        ("failed", "speller", ""),
+        ("clicked", "", ""),
+        ("clicked", "ranker", ""),
+    ]
+
+
+def test_what_was_not_exposed_has_no_outcomes() -> None:
+    ab = client(Experiment.create("ranker", {"old": 0.5, "new": 0.5}, rollout=0.0))
+
+    @ab.route(
+        "ranker", unit="u", models=MODELS, default="old", error="e", measure=lambda y: {"score": y}
+    )
+    def rank(model: Any, u: str) -> int:
+        return int(model(4))
+
+    assert rank("u") == 4
+    assert events(ab) == []
+
+
+def test_where_a_shadow_has_no_model_the_variant_answers_alone() -> None:
+    ab = client(SHADOWED)
+
+    @ab.route("ranker", unit="u", models={"old": MODELS["old"]}, default="old", error="e")
+    def rank(model: Any, u: str) -> int:
+        return int(model(4))
+
+    assert rank("u") == 4
+    assert ab.health().rejected == {"no_model": 1}
+
+
+def test_a_missing_model_takes_the_shadow_along() -> None:
+    shadowed = Experiment.from_dict(ALL_NEW.to_dict() | {"shadow": "old"})
+    ab = client(shadowed)
+    seen = []
+
+    @ab.route("ranker", unit="u", models={"old": MODELS["old"]}, default="old", error="e")
+    def rank(model: Any, u: str) -> int:
+        seen.append(u)
+        return int(model(4))
+
+    rank("u")
+    ab.close()
+    assert seen == ["u"]
+    assert events(ab) == []
+
+
+def test_the_defaults_own_failure_is_nobodys_to_rescue() -> None:
+    ab = client(Experiment.create("ranker", {"old": 1.0}, salt="s"))
+    calls = []
+
+    @ab.route("ranker", unit="u", models={"old": broken_model}, default="old", rescue=True)
+    def rank(model: Any, u: str) -> int:
+        calls.append(u)
+        return int(model(4))
+
+    with pytest.raises(OSError, match="4"):
+        rank("u")
+    assert calls == ["u"]
+
+
+def test_shadow_tasks_of_a_closed_loop_leave_room_and_are_counted() -> None:
+    ab = client(SHADOWED)
+    ab._shadow_size = (1, 3)
+
+    async def model() -> None:
+        await asyncio.sleep(60)
+
+    async def request() -> bool:
+        return ab.shadow(ab.assign("ranker", "u"), model)
+
+    for _ in range(5):  # each run cancels what it leaves behind
+        assert asyncio.run(request())
+    assert ab.health().rejected == {"shadow_unfinished": 5}
+
+
+def test_where_no_thread_can_be_had_a_shadow_is_refused_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ab = client(SHADOWED)
+    real = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    a = ab.assign("ranker", "u")
+    assert not any(ab.shadow(a, MODELS["new"], 4) for _ in range(5))
+    monkeypatch.setattr(threading.Thread, "start", real)
+    assert ab.shadow(a, MODELS["new"], 4, error="e")
+    ab.close()
+    assert outcomes(ab) == {("e", "new"): 0.0}
+    assert ab.health().rejected == {"shadow_error": 5}
+
+
+def without_a_module() -> Any:
+    class Odd(type):
+        @property
+        def __module__(cls) -> str:
+            raise RuntimeError("module")
+
+    return Odd("OddUnit", (), {})()
+
+
+def numpys_in_name_only() -> Any:
+    def index(_self: Any) -> int:
+        raise RuntimeError("index")
+
+    return type("Fake", (), {"__module__": "numpy", "__index__": index})()
+
+
+@pytest.mark.parametrize("make", [without_a_module, numpys_in_name_only])
+def test_units_that_fail_when_looked_at_are_invalid(make: Any) -> None:
+    value = make()
+    ab = client()
+    assert ab.assign("ranker", value).reason == "invalid_unit"
+    assert ab.assign(value, "u").variant == "control"
+    assert set(ab.assign_all(value)) == {"ranker"}
+    with ab.exposure(value, value) as a:
+        assert a.variant == "control"
+
+
+def test_a_good_file_comes_before_a_packaged_one(tmp_path: Any) -> None:
+    packaged = tmp_path / "packaged.json"
+    packaged.write_bytes(Snapshot.of([ALL_NEW], version=7, published=0.0).to_bytes())
+    (tmp_path / "snapshot.json").write_bytes(
+        Snapshot.of([ALL_NEW], version=3, published=0.0).to_bytes()
+    )
+    ab = Client(tmp_path, fallback=packaged)
+    assert ab.assign("ranker", "u").version == 3
+    assert ab.health().snapshot.origin == "file"  # type: ignore[union-attr]

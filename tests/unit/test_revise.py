@@ -13,7 +13,7 @@ from abkit.errors import ConfigError, SchemaVersionError, StoreError
 from abkit.experiment import Experiment
 from abkit.layer import Holdout, Layer
 from abkit.rollout import Rollout
-from abkit.snapshot import Snapshot
+from abkit.snapshot import Snapshot, _checksum
 from abkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -203,3 +203,29 @@ def test_a_snapshot_that_cannot_be_read_says_so(workspace: Workspace) -> None:
     harm_snapshot(workspace.path)
     with pytest.raises(StoreError, match="cannot read"):
         workspace.snapshot()
+
+
+def test_the_version_goes_on_from_whichever_is_newer(workspace: Workspace) -> None:
+    workspace.publish(experiment())
+    (workspace.path / "snapshot.version").write_text("0")
+    assert workspace.publish(experiment()).version == 2
+    (workspace.path / "snapshot.version").write_text("41")
+    assert workspace.publish(experiment()).version == 42
+
+
+def test_a_version_that_cannot_be_written_stops_no_halt(workspace: Workspace) -> None:
+    workspace.start(rollout("r", "ranker"))
+    (workspace.path / "snapshot.version").unlink()
+    (workspace.path / "snapshot.version").mkdir()
+    workspace.halt("r", reason="x", actor="y")
+    assert Client(workspace.path).assign("ranker", "u").reason == "killed"
+
+
+def test_a_file_with_a_reference_to_nothing_is_no_snapshot() -> None:
+    lawful = Snapshot.of(
+        [experiment("a", layer="l")], layers=[Layer(key="l", salt="l")], version=1, published=0.0
+    )
+    body = {**json.loads(lawful.to_bytes())["body"], "layers": []}
+    document = {"schema": "abkit.snapshot/v1", "checksum": _checksum(body), "body": body}
+    with pytest.raises(StoreError, match="layer 'l', which is not there"):
+        Snapshot.from_bytes(json.dumps(document).encode())

@@ -280,6 +280,14 @@ def slow(rest: list[str]) -> NoReturn:
     become("pytest", "-m", "slow", *rest)
 
 
+def faults(rest: list[str]) -> NoReturn:
+    """Run the fault suite and print what survived; `--long` adds the long forms."""
+    ensure_environment()
+    chosen = () if "--long" in rest else QUICK
+    rest = [word for word in rest if word != "--long"]
+    become("pytest", "tests/faults", *chosen, *ALL_CORES, *rest)
+
+
 def check(rest: list[str]) -> int:
     """Run everything that has to hold: lint, types, layers, quick tests."""
     ensure_environment()
@@ -383,6 +391,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "types": types,
     "layers": layers,
     "slow": slow,
+    "faults": faults,
     "screenshots": screenshots,
     "run": run,
     "lock": lock,

@@ -127,16 +127,23 @@ class Segment:
 
     def _sync_names(self) -> None:
         self._files.fsync_folder(self._folder)
-        outer = self._files.open_folder(self.root)
+        self._sync_folder(self.root)
+        # The folders above it may be as new, and each one's name is in the next.
+        place = os.path.realpath(os.path.dirname(self.root))  # noqa: PTH120 - plain strings throughout
+        above = ""
+        while place != above:
+            try:
+                self._sync_folder(place)
+            except PermissionError:
+                return  # not one that we made, nor are those above it
+            place, above = os.path.dirname(place), place  # noqa: PTH120 - the same
+
+    def _sync_folder(self, path: str) -> None:
+        folder = self._files.open_folder(path)
         try:
-            self._files.fsync_folder(outer)
+            self._files.fsync_folder(folder)
         finally:
-            self._files.close(outer)
-        above = self._files.open_folder(os.path.realpath(os.path.dirname(self.root)))  # noqa: PTH120 - plain strings throughout
-        try:
-            self._files.fsync_folder(above)
-        finally:
-            self._files.close(above)
+            self._files.close(folder)
 
     def seal(self, *, durable: bool) -> None:
         """Give the file its final name and let go of it.

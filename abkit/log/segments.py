@@ -98,19 +98,20 @@ class Segments:
             return None
         settings = self._settings
         for _ in range(NUMBERS_TO_TRY):
+            # Never used twice: a file that could neither be written nor removed may be sealed by
+            # `seal_dead`, and would then hide one of the same number.
             number = self._number
+            self._number += 1
             deadline = now + settings.segment_seconds
             try:
                 segment = Segment(settings.files, settings.folder, self.writer_id, number, deadline)
                 segment.begin(self._head(number, first_sequence))
             except FileExistsError as error:
                 self.note(error)
-                self._number += 1
                 continue
             except (OSError, ValueError) as error:  # ValueError: a folder with a NUL in its name
                 self.note(error)
                 return None
-            self._number += 1
             self._segment = segment
             return segment
         return None

@@ -62,6 +62,7 @@ def specimen(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Specime
     os.close(specimen.file)
 
 
+@pytest.mark.fault("truncation at every byte")
 def test_every_truncation(specimen: Specimen) -> None:
     for size in range(len(specimen.content) - 1, -1, -1):
         os.ftruncate(specimen.file, size)
@@ -73,6 +74,7 @@ def test_every_truncation(specimen: Specimen) -> None:
         assert live.damages == [], size
 
 
+@pytest.mark.fault("every bit flipped in 60 records")
 def test_every_flipped_bit(specimen: Specimen) -> None:
     for kind, first, count, start, end in specimen.frames:
         lost = range(first, first + count) if kind == EVENTS else range(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib
 import os
 import resource
 import subprocess
@@ -105,6 +106,7 @@ def append(writer: SegmentWriter, numbers: range) -> int:
     )
 
 
+@pytest.mark.fault("ENOSPC at the Nth write", "EIO", "short write")
 @pytest.mark.parametrize("mode", ["os", "fsync"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EFBIG])
 @pytest.mark.parametrize("short", [0, 1, 27, 60])
@@ -128,6 +130,7 @@ def test_one_failed_write_at_any_place_loses_nothing(
         assert len(chunk) == taken + first
 
 
+@pytest.mark.fault("ENOSPC at the Nth write", "EIO", "no file descriptors")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("call", ["write", "open_segment", "open_folder"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE, errno.EIO])
@@ -174,6 +177,7 @@ def test_an_outage_is_counted_and_ends(tmp_path: Path, mode: Any, call: str, err
         audit(tmp_path, counts)
 
 
+@pytest.mark.fault("EIO", "short write")
 def test_a_torn_frame_that_cannot_be_cut_off_hurts_no_later_one(tmp_path: Path) -> None:
     plan = {("write", 4): -20, ("write", 5): errno.EIO, ("truncate", 1): errno.EIO}
     with SegmentWriter(tmp_path, files=FaultyFiles(plan)) as writer:
@@ -195,6 +199,7 @@ def test_files_that_cannot_be_renamed_or_removed_are_read_all_the_same(
     assert len(audit(tmp_path, writer.counts)) == 28
 
 
+@pytest.mark.fault("fsync EIO")
 def test_after_a_failed_fsync_the_file_is_abandoned(tmp_path: Path) -> None:
     files = FaultyFiles({("fsync", 2): errno.EIO})
     with SegmentWriter(tmp_path, durability="fsync", files=files) as writer:
@@ -213,6 +218,7 @@ def test_after_a_failed_fsync_the_file_is_abandoned(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*/*")) == ["00000001.seg", "00000002.seg"]
 
 
+@pytest.mark.fault("fsync EIO")
 def test_a_failed_fsync_of_the_flusher_is_told_by_the_next_flush(tmp_path: Path) -> None:
     files = FaultyFiles({("fsync", 1): errno.EIO})
     with SegmentWriter(tmp_path, durability="fsync", files=files) as writer:
@@ -339,6 +345,42 @@ def test_a_segment_sealed_between_making_and_locking_it_is_given_up(
     assert len(LogReader(tmp_path).read(positions)) == 4  # none is in the sealed file
 
 
+@pytest.mark.fault("EIO")
+@pytest.mark.parametrize("call", ["write", "flock"])
+def test_a_file_that_could_not_be_removed_hides_no_later_one(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, clock = FaultyFiles({("write", 1): errno.ENOSPC, ("unlink", 1): errno.EIO}), Clock()
+    if call == "flock":
+        files.plan = {}
+        monkeypatch.setattr("abkit.log.files._lock", fail_once("abkit.log.files._lock"))
+    writer = SegmentWriter(tmp_path, files=files, monotonic=clock)
+    assert not writer.append(("e", 1), "ranker", "control")
+    assert len(seal_dead(tmp_path)) == 1  # what is left of the attempt
+    positions = LogReader(tmp_path).read({}).positions
+    clock.now += 60
+    assert append(writer, range(2, 5)) == 3
+    assert len(LogReader(tmp_path).read(positions)) == 3
+    writer.close()
+    assert len(audit(tmp_path, writer.counts)) == 3
+
+
+def fail_once(name: str) -> Callable[..., Any]:
+    """A stand-in for a function, whose first call fails."""
+    module, _, attribute = name.rpartition(".")
+    real = getattr(importlib.import_module(module), attribute)
+    failed: list[bool] = []
+
+    def call(*arguments: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*arguments)
+
+    return call
+
+
+@pytest.mark.fault("slow disk", "queue flood")
 def test_a_slow_disk_fills_the_queue_and_drops_are_counted_by_variant(tmp_path: Path) -> None:
     files = FaultyFiles()
     real = files.write
@@ -376,6 +418,7 @@ def test_a_slow_disk_fills_the_queue_and_drops_are_counted_by_variant(tmp_path: 
     assert told == counts.dropped
 
 
+@pytest.mark.fault("slow disk")
 def test_a_hung_disk_costs_other_threads_one_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,6 +449,7 @@ def test_a_hung_disk_costs_other_threads_one_wait(
     assert len(audit(tmp_path, writer.counts)) == 3
 
 
+@pytest.mark.fault("short write")
 def test_reading_beside_a_writer_whose_writes_fail(tmp_path: Path) -> None:
     """Torn frames come and go while others read: none of them is taken for damage."""
     plan = {}
@@ -455,6 +499,7 @@ def a_dangling_link(path: Path) -> None:
     path.symlink_to(path.parent / "nowhere")
 
 
+@pytest.mark.fault("journal directory absent, a file, a symlink")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("make", [a_file, a_link, a_dangling_link, below_a_file])
 def test_a_folder_that_is_none_drops_and_recovers(
@@ -478,6 +523,7 @@ def test_a_folder_that_is_none_drops_and_recovers(
     assert list((tmp_path / "workspace").glob("target/*")) == []
 
 
+@pytest.mark.fault("journal directory absent, a file, a symlink")
 @pytest.mark.parametrize("folder", ["a\0b", "/" + "x" * 300, "\udcff\ud800"])
 def test_a_folder_that_cannot_exist_only_drops(folder: str) -> None:
     with SegmentWriter(folder) as writer:
@@ -499,6 +545,7 @@ assert writer.counts.dropped == {("ranker", "control", "EACCES"): 1}, writer.cou
 """
 
 
+@pytest.mark.fault("journal directory read-only")
 def test_a_read_only_folder_only_drops(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
@@ -529,6 +576,7 @@ print(taken)
 """
 
 
+@pytest.mark.fault("file-size limit")
 @pytest.mark.parametrize(("limit", "expected"), [(5_000, 1000), (130, 0), (0, 0)])
 def test_the_size_limit_of_the_system(tmp_path: Path, limit: int, expected: int) -> None:
     if resource.getrlimit(resource.RLIMIT_FSIZE)[1] != resource.RLIM_INFINITY:

@@ -44,6 +44,7 @@ while True:
 """
 
 
+@pytest.mark.fault("SIGKILL loop (200)")
 @pytest.mark.parametrize("mode", ["os", "fsync"])
 def test_no_acknowledged_event_is_lost_by_sigkill(tmp_path: Path, mode: str) -> None:
     dice = random.Random(f"kill {mode}")
@@ -94,6 +95,7 @@ print(os.getpid())
 """
 
 
+@pytest.mark.fault("16 threads x 16 processes")
 @pytest.mark.parametrize("mode", ["os", "buffered"])
 def test_eight_threads_in_four_processes_stay_intact(tmp_path: Path, mode: str) -> None:
     threads, each = 8, 2000
@@ -153,6 +155,7 @@ assert writer.counts.accepted == writer.counts.written, writer.counts
 """
 
 
+@pytest.mark.fault("fork holding a lock", "inherited journal and DuckDB handles")
 @pytest.mark.parametrize("mode", ["os", "buffered", "fsync"])
 def test_fork_while_threads_append(tmp_path: Path, mode: str) -> None:
     run(FORKING, tmp_path, mode)
@@ -211,6 +214,7 @@ writer.close()
 """
 
 
+@pytest.mark.fault("fork holding a lock", "inherited journal and DuckDB handles")
 @pytest.mark.parametrize("mode", ["os", "buffered", "fsync"])
 def test_locks_held_at_the_fork_do_not_bind_the_child(tmp_path: Path, mode: str) -> None:
     run(FORK_WITH_LOCKS_HELD, tmp_path, mode)
@@ -243,6 +247,7 @@ writer.close()
 """
 
 
+@pytest.mark.fault("inherited journal and DuckDB handles")
 def test_a_child_closes_no_file_that_is_not_its_parents_log(tmp_path: Path) -> None:
     run(DAEMON, tmp_path)
     assert sorted(row[2][1] for row in LogReader(tmp_path).read({}).rows()) == [1, 2, 3]
@@ -266,6 +271,7 @@ writer.close()
     assert len(LogReader(tmp_path).read({})) == 3
 
 
+@pytest.mark.fault("atexit skipped")
 def test_nothing_rests_on_the_end_of_the_process(tmp_path: Path) -> None:
     script = """
 import os, sys

@@ -43,7 +43,7 @@ UNITS = 120
 
 FIRST = Experiment.create("ranker", {"teacher": 0.5, "student": 0.5}, salt="before")
 SECOND = replaced(
-    Experiment.create("ranker", {"teacher": 0.3, "student": 0.7}, salt="after"), epoch=2
+    Experiment.create("ranker", {"teacher": 0.3, "student": 0.7}, salt="before"), epoch=2
 )
 
 # What each server serves: WSGI and ASGI over one client that is made when the module is imported.

@@ -343,7 +343,7 @@ def lock(rest: list[str]) -> int:
         if not install_uv():
             stop("the lock file is made by uv, and uv could not be installed")
     say(f"3/3 resolving {shown(LOCK)} and {shown(CONFORMANCE_LOCK)}")
-    resolve = (
+    resolve: tuple[str | Path, ...] = (
         *(UV, "pip", "compile", "pyproject.toml", "--universal", "--generate-hashes", "--quiet"),
         *("--python-version", "{}.{}".format(*OLDEST_PYTHON)),
         *("--custom-compile-command", "python3 dev.py lock", *rest),

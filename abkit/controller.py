@@ -91,16 +91,19 @@ class Controller:
 
     Args:
         workspace: the workspace folder.
+        mend: move a damaged store aside and make a new one from the log.
         clock: seconds since 1970 in UTC.
 
     Raises:
         StoreBusyError: another controller runs on this workspace.
+        StoreError: the store is damaged, and nobody said to mend it.
     """
 
     def __init__(
         self,
         workspace: str | os.PathLike[str] | Workspace,
         *,
+        mend: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the ingester's lock and open the store."""
@@ -109,7 +112,7 @@ class Controller:
         )
         self.workspace.create()
         self._clock = clock
-        self._ingester = Ingester(self.workspace, clock=clock)
+        self._ingester = Ingester(self.workspace, clock=clock, mend=mend)
         self._log = SegmentWriter(self.workspace.log_path, durability="os", clock=clock)
         self._memory: dict[str, _Memory] = {}
 

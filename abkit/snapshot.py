@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from abkit.bucketing.scheme import is_vendor
 from abkit.compiler import compile_arms
 from abkit.errors import AbkitError, ConfigError, SchemaVersionError, StoreError
 from abkit.experiment import Experiment
@@ -369,7 +370,8 @@ def _check_salts(
         steps.append((f"the layer {layer.key!r}", layer.hash, layer.salt))
     for name, hash_name, salt in steps:
         other = seen.setdefault((hash_name, salt), name)
-        if other != name:
+        # What came from a vendor is served as there, whatever one thinks of it.
+        if other != name and not is_vendor(hash_name):
             raise ConfigError(
                 f"experiment {item.key!r}: {other} and {name} have the same salt {salt!r}, so "
                 "that one decides the other; give each a salt of its own"

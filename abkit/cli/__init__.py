@@ -222,6 +222,9 @@ def _add_controller(commands: Commands) -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS")
     parser.add_argument("--once", action="store_true", help="take one step and stop")
+    parser.add_argument(
+        "--mend", action="store_true", help="move a damaged store aside and rebuild it"
+    )
     parser.set_defaults(run=_controller)
 
 
@@ -235,7 +238,7 @@ def _controller(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"no workspace {str(options.workspace)!r}; `abkit rollout start` makes one"
         )
-    with Controller(options.workspace) as controller:
+    with Controller(options.workspace, mend=options.mend) as controller:
         if options.once:
             for line in controller.tick().lines():
                 print(line)

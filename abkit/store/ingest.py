@@ -9,68 +9,32 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import dataclass
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from os import getpid
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import duckdb
-import pyarrow as pa
 
-from abkit.errors import StoreBusyError
-from abkit.events import DECISION, EXPOSURE, OUTCOME
-from abkit.log import LogReader, Position, seal_dead
-from abkit.store import publish
-from abkit.store.connect import open_store
-from abkit.store.moments import observe, timestamp
-from abkit.workspace import locked
+from abkit.errors import StoreError
+from abkit.log import LogReader, seal_dead
+from abkit.store import forget, publish
+from abkit.store.batches import collection_paused, read_batch
+from abkit.store.connect import MEMORY_LIMIT, STORE, THREADS, protect
+from abkit.store.index import discard, leading, open_index, take_place
+from abkit.store.loader import Ingested, Loader
+from abkit.store.rollup import Rollup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from abkit.log import Chunk
     from abkit.metrics import Metric
     from abkit.observation import Observation
     from abkit.workspace import Workspace
 
-BATCH_RECORDS = 200_000
-MICROSECONDS = 1_000_000
-_TEXT, _TIME = pa.string(), pa.timestamp("us")
-_HEAD = {"writer": _TEXT, "sequence": pa.uint64(), "time": _TIME}
-# Columns of each kind of event, in the order of `to_record`; `time` comes first there.
-_BODIES: dict[str, tuple[str, dict[str, pa.DataType]]] = {
-    EXPOSURE: (
-        "exposure",
-        {"experiment": _TEXT, "unit_id": _TEXT, "variant": _TEXT, "epoch": pa.int32()},
-    ),
-    OUTCOME: (
-        "outcome",
-        {
-            "unit_id": _TEXT,
-            "metric": _TEXT,
-            "value": pa.float64(),
-            "experiment": _TEXT,
-            "variant": _TEXT,
-        },
-    ),
-    DECISION: ("decision", {"rollout": _TEXT, "look": pa.int32(), "record": _TEXT}),
-}
+__all__ = ["Ingested", "Ingester"]
 
-
-@dataclass(frozen=True, slots=True)
-class Ingested:
-    """What was loaded.
-
-    Args:
-        events: rows that are new in the store.
-        quarantined: events that could not be read or understood.
-    """
-
-    events: int = 0
-    quarantined: int = 0
-
-    def __add__(self, other: Ingested) -> Ingested:
-        """Both together."""
-        return Ingested(self.events + other.events, self.quarantined + other.quarantined)
+# After these DuckDB answers nothing any more: a write or an fsync failed half way.
+_INVALIDATING: Final = (duckdb.FatalException, duckdb.InternalException)
 
 
 class Ingester:
@@ -79,44 +43,109 @@ class Ingester:
     Args:
         workspace: the workspace.
         clock: seconds since 1970 in UTC, stamped as the time of receipt.
+        mend: whether a store that is damaged is set aside and made anew from archive and log.
+        memory_limit: what DuckDB may use, such as "2GB".
+        threads: that DuckDB may use.
 
     Raises:
         StoreBusyError: another ingester runs on this workspace.
+        DamagedStoreError: the store is damaged, and `mend` is off.
     """
 
-    def __init__(self, workspace: Workspace, *, clock: Callable[[], float] = time.time) -> None:
+    _connection: duckdb.DuckDBPyConnection
+    _loader: Loader
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        clock: Callable[[], float] = time.time,
+        mend: bool = False,
+        memory_limit: str = MEMORY_LIMIT,
+        threads: int = THREADS,
+    ) -> None:
         """Take the leader's lock and open the store."""
-        self._workspace = workspace
+        self.workspace = workspace
         self._clock = clock
-        with contextlib.ExitStack() as stack:
-            lock = workspace.path / "ingest.lock"
-            try:
-                stack.enter_context(locked(lock, timeout_seconds=0.5))
-            except StoreBusyError:
-                raise StoreBusyError(
-                    f"another controller runs on {workspace.path}: it holds {lock.name}"
-                ) from None
-            schema = files("abkit.store").joinpath("schema.sql").read_text(encoding="utf-8")
-            self._connection = open_store(workspace.store_path / "abkit.duckdb", schema=schema)
-            stack.callback(self._connection.close)
-            self._resources = stack.pop_all()
+        self._pid = getpid()
+        self._limits: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
+        self._path = workspace.store_path / STORE
         self._reader = LogReader(workspace.log_path)
-        self._next_load = 1 + self._newest_load()
-        self.loaded = 0
+        self._loaded_before = 0
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(leading(workspace))
+            self._open(mend=mend)
+            stack.callback(self._close)
+            forget.resume(self)
+            self._resources = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        """The ingester itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store and free the lock."""
+        self.close()
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The open store; another one after `swap`."""
+        return self._connection
+
+    @property
+    def loaded(self) -> int:
         """Exposures and outcomes loaded since the start: grows exactly when there is news."""
+        return self._loaded_before + self._loader.loaded
+
+    @property
+    def _next_load(self) -> int:
+        return self._loader.next_load
 
     def close(self) -> None:
         """Close the store and free the lock."""
         self._resources.close()
 
+    def _close(self) -> None:
+        self._connection.close()
+
     def ingest(self) -> Ingested:
-        """Load everything that the writers have acknowledged."""
-        seal_dead(self._workspace.log_path, clock=self._clock)
+        """Load everything that the writers have acknowledged.
+
+        Where DuckDB gives up its file, such as after a failed fsync, the store is opened again:
+        what had been committed is there, and the log has the rest.
+
+        Raises:
+            StoreError: the store failed again, or this process is a fork of the ingester's.
+        """
+        if getpid() != self._pid:
+            raise StoreError(
+                "this ingester belongs to the process that forked this one; a store has one "
+                "writer: open another when that one has ended"
+            )
+        seal_dead(self.workspace.log_path, clock=self._clock)
+        try:
+            return self._ingest()
+        except _INVALIDATING:
+            self.reopen()
+        try:
+            return self._ingest()
+        except _INVALIDATING as error:
+            line = str(error).strip().partition("\n")[0]
+            raise StoreError(
+                f"the store {self._path} fails again after being opened anew: {line}; see to its "
+                "disk; events stay in the log until then"
+            ) from error
+
+    def _ingest(self) -> Ingested:
         total = Ingested()
         while True:
-            chunk = self._reader.read(self._positions(), max_records=BATCH_RECORDS)
-            total += self._load(chunk)
-            if not chunk.has_more:
+            with collection_paused():
+                chunk = read_batch(self._reader, self.workspace.log_path, self._loader.positions)
+                total += self._loader.load(chunk)
+                has_more = chunk.has_more
+                del chunk
+            protect(self._path)
+            if not has_more:
                 return total
 
     def observe(
@@ -129,15 +158,15 @@ class Ingester:
         treatment: str,
         now: float,
     ) -> Observation:
-        """Everything a look needs of one experiment; see `abkit.store.moments.observe`."""
-        return observe(
-            self._connection,
+        """Everything a look needs of one experiment, for the price of the news."""
+        return self._rollup.observe(
             experiment=experiment,
             epochs=epochs,
             metrics=metrics,
             control=control,
             treatment=treatment,
             now=now,
+            load=self._next_load - 1,
         )
 
     def decisions(self, rollout: str) -> list[dict[str, Any]]:
@@ -150,135 +179,53 @@ class Ingester:
 
     def watermark(self) -> dict[str, int]:
         """Newest sequence number loaded, by writer."""
-        rows = self._connection.execute("SELECT writer, next_sequence FROM watermark ORDER BY ALL")
-        return {writer: int(sequence) - 1 for writer, sequence in rows.fetchall()}
+        return {writer: p.next_sequence - 1 for writer, p in self._loader.positions.items()}
 
     def publish(self) -> None:
         """Replace what readers see."""
-        publish.publish(self._connection, self._workspace.store_path, now=self._clock())
+        publish.publish(self._connection, self.workspace.store_path, now=self._clock())
 
-    def _newest_load(self) -> int:
-        (newest,) = self._connection.execute(
-            "SELECT max(load) FROM (SELECT max(load) AS load FROM exposure UNION ALL "
-            "SELECT max(load) FROM outcome UNION ALL SELECT max(load) FROM decision)"
-        ).fetchall()[0]
-        return int(newest or 0)
+    def now(self) -> float:
+        """What its clock says: seconds since 1970 in UTC."""
+        return self._clock()
 
-    def _positions(self) -> dict[str, Position]:
-        rows = self._connection.execute(
-            'SELECT writer, segment, "offset", next_sequence FROM watermark'
-        ).fetchall()
-        return {row[0]: Position(*map(int, row[1:])) for row in rows}
+    def checkpoint(self) -> None:
+        """Put everything into the store's file, and empty its write-ahead log."""
+        self._connection.execute("CHECKPOINT")
+        protect(self._path)
 
-    def _load(self, chunk: Chunk) -> Ingested:
-        received = timestamp(self._clock())
-        rows: dict[str, list[tuple[str, int, list[Any]]]] = {kind: [] for kind in _BODIES}
-        strange: list[tuple[str, int, list[Any]]] = []
-        for item in chunk.rows():
-            kind = item[2][0] if item[2] else None
-            (rows.get(kind, strange) if isinstance(kind, str) else strange).append(item)
-        self._connection.begin()
-        try:
-            stored = 0
-            for kind, found in rows.items():
-                good, bad = self._insert(kind, found, received)
-                stored += good
-                strange += bad
-                self.loaded += 0 if kind == DECISION else good
-            self._account(chunk, strange)
-            self._connection.commit()
-            self._next_load += 1
-        except BaseException:
-            with contextlib.suppress(duckdb.Error):  # an interrupt may have ended it already
-                self._connection.rollback()
-            raise
-        return Ingested(stored, len(strange) + sum(item.missing for item in chunk.damages))
+    def swap(self, draft: Path) -> None:
+        """Let another store take the place of this one.
 
-    def _insert(
-        self, kind: str, found: list[tuple[str, int, list[Any]]], received: object
-    ) -> tuple[int, list[tuple[str, int, list[Any]]]]:
-        """Insert the events of one kind; returns their number and those of a strange shape."""
-        if not found:
-            return 0, []
-        table, body = _BODIES[kind]
-        bad: list[tuple[str, int, list[Any]]] = []
-        try:
-            arrow = _arrow(found, body)
-        except (pa.ArrowException, ValueError, TypeError, OverflowError):
-            good: list[tuple[str, int, list[Any]]] = []
-            for item in found:
-                try:
-                    _arrow([item], body)
-                except (pa.ArrowException, ValueError, TypeError, OverflowError):
-                    bad.append(item)
-                else:
-                    good.append(item)
-            if not good:
-                return 0, bad
-            found, arrow = good, _arrow(good, body)
-        names = ", ".join([*_HEAD, *body])
-        self._connection.register("batch", arrow)
-        self._connection.execute(
-            f"INSERT INTO {table} (load, {names}, received) "  # noqa: S608 - names of this module
-            f"SELECT $load, {names}, $received FROM batch",
-            {"load": self._next_load, "received": received},
-        )
-        self._connection.unregister("batch")
-        return len(found), bad
+        Args:
+            draft: a finished store beside it, closed.
+        """
+        self._connection.close()
+        take_place(draft, self._path)
+        self._renew()
 
-    def _account(self, chunk: Chunk, strange: Iterable[tuple[str, int, list[Any]]]) -> None:
-        """Write down where reading stopped, and everything that did not arrive."""
-        execute = self._connection.executemany
-        quarantine = [
-            [d.writer, d.segment, d.offset, d.length, d.missing, d.reason] for d in chunk.damages
-        ]
-        quarantine += [
-            [writer, 0, sequence, 0, 1, f"unknown event {str(record)[:80]}"]
-            for writer, sequence, record in strange
-        ]
-        if quarantine:
-            # Damage that reading cannot pass is reported again at each read.
-            execute("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)", quarantine)
-        if chunk.gaps:
-            execute(
-                "INSERT INTO gap VALUES (?, ?, ?)",
-                [[g.writer, g.first_sequence, g.count] for g in chunk.gaps],
-            )
-        if chunk.losses:
-            execute(
-                "INSERT OR REPLACE INTO loss VALUES (?, ?, ?, ?, ?)",
-                [[x.writer, x.experiment, x.variant, x.reason, x.count] for x in chunk.losses],
-            )
-        before = self._positions()
-        moved = [
-            [writer, p.segment, p.offset, p.next_sequence]
-            for writer, p in chunk.positions.items()
-            if before.get(writer) != p
-        ]
-        if moved:
-            execute("INSERT OR REPLACE INTO watermark VALUES (?, ?, ?, ?)", moved)
+    def drop_rollups(self) -> None:
+        """Forget what is kept between looks, because events were taken away."""
+        self._rollup.drop()
 
+    def rebuild(self) -> None:
+        """Make the store anew from archive and log; see `abkit.store.rebuild` for a careful way."""
+        self._connection.close()
+        discard(self._path)
+        self._renew()
+        self.ingest()
 
-def _arrow(found: list[tuple[str, int, list[Any]]], body: dict[str, pa.DataType]) -> pa.Table:
-    """Columns of events of one kind: writer, sequence, time, then the body.
+    def reopen(self) -> None:
+        """Open the store again, and bring it up to its archive."""
+        with contextlib.suppress(duckdb.Error):
+            self._connection.close()
+        self._renew()
 
-    Raises:
-        ValueError: an event has another number of fields.
-        TypeError: a field has another type.
-        pa.ArrowException: the same.
-    """
-    width = len(body) + 2
-    if any(len(record) != width for _, _, record in found):
-        raise ValueError("an event of another shape")
-    writers, sequences, records = zip(*found, strict=True)
-    _, times, *columns = zip(*records, strict=True)
-    arrays = [
-        pa.array(writers, _TEXT),
-        pa.array(sequences, pa.uint64()),
-        pa.array([round(seconds * MICROSECONDS) for seconds in times], pa.int64()).cast(_TIME),
-        *(pa.array(values, kind) for values, kind in zip(columns, body.values(), strict=True)),
-    ]
-    table = pa.table(arrays, names=[*_HEAD, *body])
-    if any(column.null_count for column in table.columns):
-        raise ValueError("an event with an empty field")
-    return table
+    def _renew(self) -> None:
+        self._loaded_before = self.loaded
+        self._open(mend=False)
+
+    def _open(self, *, mend: bool) -> None:
+        self._connection = open_index(self.workspace, mend=mend, **self._limits)
+        self._loader = Loader(self._connection, clock=self._clock)
+        self._rollup = Rollup(self._connection)

@@ -1,4 +1,4 @@
-"""From events to sufficient statistics: the store's only questions about an experiment."""
+"""From events to sufficient statistics: what an experiment's numbers mean, in SQL."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ WITH value AS (
   SELECT o.metric, unit.epoch, unit.variant, o.unit_id, max(o.time) AS time,
     any_value(metric.logarithm) AS logarithm, {_AGGREGATE} AS value
   FROM outcome o JOIN metric ON metric.key = o.metric JOIN unit ON unit.unit_id = o.unit_id
-  WHERE o.variant = '' AND o.time >= unit.since - INTERVAL 60 SECOND
+  WHERE o.variant = '' AND o.experiment IN ('', $experiment)
+    AND o.time >= unit.since - INTERVAL 60 SECOND
     AND (unit.until IS NULL OR o.time < unit.until)
     AND (metric.aggregate <> 'sum' OR unit.closed IS NULL OR o.time < unit.closed)
   GROUP BY o.metric, unit.epoch, unit.variant, o.unit_id
@@ -90,7 +91,7 @@ FROM pair WHERE c IS NOT NULL AND t IS NOT NULL GROUP BY metric ORDER BY metric
 """  # noqa: S608 - pieces of this module, no input
 
 
-def observe(
+def observe_all(
     connection: duckdb.DuckDBPyConnection,
     *,
     experiment: str,
@@ -100,9 +101,9 @@ def observe(
     treatment: str,
     now: float,
 ) -> Observation:
-    """Everything a look needs of one experiment.
+    """Everything a look needs of one experiment, from all of its events.
 
-    Leaves the temporary tables `unit` and `unit_value` behind, which publishing reads.
+    This is the definition; `abkit.store.rollup` gives the same numbers for the price of the news.
 
     Args:
         connection: an open store.
@@ -122,14 +123,14 @@ def observe(
     exposures: dict[int, dict[str, int]] = {}
     for epoch, variant, n in connection.execute(_EXPOSURES).fetchall():
         exposures.setdefault(epoch, {})[variant] = n
-    connection.execute(_VALUES)
+    connection.execute(_VALUES, {"experiment": experiment})
     values: dict[str, dict[int, dict[str, Moments]]] = {}
     for metric, epoch, variant, n, mean, m2 in connection.execute(_CELLS).fetchall():
         values.setdefault(metric, {}).setdefault(epoch, {})[variant] = Moments(n, mean, m2)
     for item in metrics:
         # A metric that nobody has ever recorded is unknown, not zero: it may be misspelt.
         if item.missing == "zero" and item.key in values:
-            values[item.key] = _with_zeros(values[item.key], exposures)
+            values[item.key] = with_zeros(values[item.key], exposures)
     names = {"experiment": experiment, "control": control, "treatment": treatment}
     pairs = {
         row[0]: Paired(*(Moments(row[1], row[i], row[i + 1]) for i in (2, 4, 6)))
@@ -138,7 +139,7 @@ def observe(
     return Observation(now, exposures, values, pairs)
 
 
-def _with_zeros(
+def with_zeros(
     cells: dict[int, dict[str, Moments]], exposures: dict[int, dict[str, int]]
 ) -> dict[int, dict[str, Moments]]:
     """Count exposed units without an outcome as zeros."""

@@ -20,25 +20,26 @@ PUBLISHED = "published.duckdb"
 
 # A missing number was dropped by the writer, or lost in damaged bytes, or is unexplained.
 _WRITERS = """
-WITH event AS (
-  SELECT writer, time FROM exposure UNION ALL SELECT writer, time FROM outcome
-  UNION ALL SELECT writer, time FROM decision
-), stored AS (SELECT writer, count(*) AS stored, max(time) AS last_event FROM event GROUP BY writer
+WITH stored AS (
+  SELECT writer, sum(events) AS stored, max(last_event) AS last_event FROM tally GROUP BY writer
 ), lost AS (SELECT writer, sum(count) AS dropped FROM loss GROUP BY writer
 ), absent AS (SELECT writer, sum(count) AS missing FROM gap GROUP BY writer
+), gone AS (SELECT writer, sum(count) AS removed FROM retention GROUP BY writer
 ), bad AS (
   SELECT writer, sum(events) FILTER (segment > 0) AS damaged,
     count(*) FILTER (segment = 0) AS strange
   FROM quarantine GROUP BY writer
 ), counted AS (
-  SELECT w.writer, (w.next_sequence - 1)::BIGINT AS accepted, coalesce(stored, 0) AS stored,
-    coalesce(dropped, 0)::BIGINT AS dropped, coalesce(missing, 0)::BIGINT AS missing,
-    coalesce(damaged, 0)::BIGINT AS damaged, coalesce(strange, 0) AS strange, last_event
+  SELECT w.writer, (w.next_sequence - 1)::BIGINT AS accepted,
+    coalesce(stored, 0)::BIGINT AS stored, coalesce(dropped, 0)::BIGINT AS dropped,
+    coalesce(missing, 0)::BIGINT AS missing, coalesce(damaged, 0)::BIGINT AS damaged,
+    coalesce(strange, 0) AS strange, last_event, coalesce(removed, 0)::BIGINT AS removed
   FROM watermark w LEFT JOIN stored USING (writer) LEFT JOIN lost USING (writer)
-    LEFT JOIN absent USING (writer) LEFT JOIN bad USING (writer)
+    LEFT JOIN absent USING (writer) LEFT JOIN bad USING (writer) LEFT JOIN gone USING (writer)
 )
 SELECT writer, accepted, stored, dropped,
-  greatest(0, least(damaged, missing - dropped)) + strange AS quarantined, last_event
+  greatest(0, least(damaged, missing - dropped)) + strange AS quarantined, last_event, removed,
+  missing, damaged, strange
 FROM counted ORDER BY writer
 """
 
@@ -47,12 +48,19 @@ _TABLES = {
     "loss": "FROM loss",
     "quarantine": "FROM quarantine",
     "decision": "SELECT rollout, look, time, record FROM decision ORDER BY rollout, look, time",
-    "traffic": """
-SELECT experiment, epoch, variant, time_bucket(INTERVAL 1 MINUTE, time) AS minute,
-  count(*) AS exposures
-FROM exposure GROUP BY ALL ORDER BY ALL
-""",
+    "traffic": "FROM traffic ORDER BY ALL",
+    "tally": "SELECT writer, experiment, variant, sum(events)::BIGINT AS stored FROM tally "
+    "GROUP BY ALL ORDER BY ALL",
+    "retention": "FROM retention",
+    "watermark": "FROM watermark",
 }
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what publishers left behind that were killed; only the leader publishes."""
+    for draft in folder.glob(f".{PUBLISHED}.*"):
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
 
 
 def publish(connection: duckdb.DuckDBPyConnection, folder: Path, *, now: float) -> None:
@@ -64,8 +72,7 @@ def publish(connection: duckdb.DuckDBPyConnection, folder: Path, *, now: float) 
         now: seconds since 1970 in UTC.
     """
     draft = folder / f".{PUBLISHED}.{os.getpid()}"
-    with contextlib.suppress(FileNotFoundError):
-        draft.unlink()  # left by a process that was killed
+    remove_drafts(folder)
     # The path is ours, and holds no quote: workspaces with one are refused here by DuckDB itself.
     quoted = str(draft).replace("'", "''")
     connection.execute(f"ATTACH '{quoted}' AS published")

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abkit.store.connect import open_published
+from abkit.store.connect import READ_SECONDS, open_published
 from abkit.store.publish import PUBLISHED
 
 if TYPE_CHECKING:
     import os
     from datetime import datetime
+
+_WRITERS = (
+    "SELECT writer, accepted, stored, dropped, quarantined, last_event, removed "
+    "FROM writer ORDER BY writer"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class WriterCounts:
         dropped: events it says it dropped itself.
         quarantined: events in damaged or unknown bytes.
         last_event: time of its newest event in UTC; None without one.
+        removed: events that were stored and then taken away: expired or forgotten.
     """
 
     writer: str
@@ -34,11 +40,12 @@ class WriterCounts:
     dropped: int
     quarantined: int
     last_event: datetime | None
+    removed: int = 0
 
     @property
     def unexplained(self) -> int:
-        """Events that are neither stored, dropped nor quarantined; 0 unless files were lost."""
-        return self.accepted - self.stored - self.dropped - self.quarantined
+        """Events of which nothing is known; 0 unless files were lost."""
+        return self.accepted - self.stored - self.dropped - self.quarantined - self.removed
 
 
 class StoreReader:
@@ -46,11 +53,15 @@ class StoreReader:
 
     Args:
         workspace: the workspace folder.
+        timeout_seconds: how long an answer may take; then its query is interrupted.
     """
 
-    def __init__(self, workspace: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, workspace: str | os.PathLike[str], *, timeout_seconds: float = READ_SECONDS
+    ) -> None:
         """Remember where the published file is; it is opened for each question."""
         self._path = Path(workspace) / "store" / PUBLISHED
+        self._timeout_seconds = timeout_seconds
 
     def published(self) -> datetime:
         """When the file was published, in UTC.
@@ -77,7 +88,7 @@ class StoreReader:
 
     def writers(self) -> list[WriterCounts]:
         """What became of each writer's events."""
-        return [WriterCounts(*row) for row in self._rows("FROM writer ORDER BY writer")]
+        return [WriterCounts(*row) for row in self._rows(_WRITERS)]
 
     def losses(self) -> list[dict[str, Any]]:
         """Events that writers dropped themselves, by experiment, variant and reason."""
@@ -98,5 +109,5 @@ class StoreReader:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _rows(self, query: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        with open_published(self._path) as connection:
+        with open_published(self._path, timeout_seconds=self._timeout_seconds) as connection:
             return connection.execute(query, parameters or []).fetchall()

@@ -42,9 +42,30 @@ CREATE TABLE IF NOT EXISTS gap (
   writer VARCHAR NOT NULL, first_sequence UBIGINT NOT NULL, count UBIGINT NOT NULL
 );
 
--- Bytes that could not be read, and why; and events of a shape that is not known.
+-- Bytes that could not be read, and why; and, with segment 0 and the event's number as offset,
+-- events that cannot be used.
 CREATE TABLE IF NOT EXISTS quarantine (
   writer VARCHAR NOT NULL, segment BIGINT NOT NULL, "offset" BIGINT NOT NULL,
   length BIGINT NOT NULL, events UBIGINT NOT NULL, reason VARCHAR NOT NULL,
   PRIMARY KEY (writer, segment, "offset", reason)
+);
+
+-- Events that were taken away on purpose: "expired" or "forgotten".
+CREATE TABLE IF NOT EXISTS retention (
+  writer VARCHAR, experiment VARCHAR, variant VARCHAR, reason VARCHAR, count UBIGINT NOT NULL,
+  PRIMARY KEY (writer, experiment, variant, reason)
+);
+
+-- Counts of the rows above, kept with each load, so that publishing costs nothing; `tally.py`
+-- counts them anew.
+CREATE TABLE IF NOT EXISTS tally (
+  writer VARCHAR, experiment VARCHAR, variant VARCHAR, kind VARCHAR,
+  events UBIGINT NOT NULL, last_event TIMESTAMP NOT NULL,
+  PRIMARY KEY (writer, experiment, variant, kind)
+);
+
+CREATE TABLE IF NOT EXISTS traffic (
+  experiment VARCHAR, epoch INTEGER, variant VARCHAR, minute TIMESTAMP,
+  exposures UBIGINT NOT NULL,
+  PRIMARY KEY (experiment, epoch, variant, minute)
 );

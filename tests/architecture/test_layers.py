@@ -31,6 +31,7 @@ NOT_SERVING = {
     "analysis",
     "bulk",
     "cli",
+    "comoments",
     "compat",
     "controller",
     "demo",

@@ -120,11 +120,11 @@ EXPERIMENTS = [
 
 def make_client() -> Client:
     layers = [
-        Layer(key="page", salt="s", ranges=ranges_of({"another": 1.0})),
-        Layer(key="shared", salt="s", ranges=ranges_of({"alone": 1.0})),
+        Layer(key="page", salt="page", ranges=ranges_of({"another": 1.0})),
+        Layer(key="shared", salt="shared", ranges=ranges_of({"alone": 1.0})),
     ]
     return Client.from_experiments(
-        EXPERIMENTS, layers=layers, holdouts=[Holdout(key="all", salt="s", share=1.0)]
+        EXPERIMENTS, layers=layers, holdouts=[Holdout(key="all", salt="all", share=1.0)]
     )
 
 

@@ -124,11 +124,13 @@ def worlds(draw: st.DrawFn, hashes: list[str]) -> tuple[Experiment, list[Layer],
     """An experiment with anything on, and the layer and holdouts that it names."""
     layer = Layer(
         key="layer",
-        salt=draw(salts),
+        salt="layer." + draw(salts),
         ranges=draw(ranges(st.sampled_from(["x", "other"]))),
         hash=draw(st.sampled_from(hashes)),
     )
-    holdouts = [Holdout(key=f"h{i}", salt=draw(salts), share=draw(shares)) for i in range(2)]
+    holdouts = [
+        Holdout(key=f"h{i}", salt=f"h{i}." + draw(salts), share=draw(shares)) for i in range(2)
+    ]
     targeting = draw(st.none() | conditions)
     own = draw(ranges(variants))
     served = sorted({part.variant for part in own})

@@ -414,3 +414,29 @@ def test_a_limit_takes_no_unit_for_good_before_its_outcome() -> None:
     limit = Policy(guardrails=(Guardrail(metric="failed", test="limit", limit=0.01),))
     with pytest.raises(ConfigError, match="before their outcome is known"):
         plan(metrics=(failed,), policy=limit)
+
+
+def test_outcomes_of_another_experiment_halt_nobody_and_hide_nothing(path: LivePath) -> None:
+    """Two routes with an 'error' metric each: one that fails always, on the same units."""
+    path.workspace.start(plan())
+    for _ in range(20):
+        path.serve(400, {"old": 0.02, "new": 0.02})
+        for number in range(path.served - 400, path.served):
+            path.client.record(f"unit-{number}", "error", 1.0, experiment="speller")
+        path.tick()
+    assert path.workspace.rollout("ranker-v2").state == "canary"
+
+
+def test_outcomes_that_name_their_experiment_count_in_it(path: LivePath) -> None:
+    path.workspace.start(plan())
+    for _ in range(40):
+        for _ in range(400):
+            path.clock.now += 0.1
+            path.served += 1
+            with path.client.exposure("ranker", f"unit-{path.served}") as a:
+                bad = path.random.random() < (0.3 if a.variant == "new" else 0.02)
+            path.client.record(a, "error", bad)
+        path.tick()
+        if not path.workspace.rollout("ranker-v2").live:
+            break
+    assert path.workspace.rollout("ranker-v2").state == "halted"

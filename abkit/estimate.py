@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 Alternative = Literal["two-sided", "greater", "less"]
-Guarantee = Literal["exact", "asymptotic", "fixed-horizon", "anytime-valid", "anytime-asymptotic"]
+Guarantee = Literal[
+    "exact", "asymptotic", "fixed-horizon", "anytime-valid", "anytime-asymptotic", "bayesian"
+]
 Scale = Literal["absolute", "relative", "log"]
-Status = Literal["ok", "insufficient_data", "zero_variance", "undefined"]
+Status = Literal[
+    "ok",
+    "insufficient_data",
+    "zero_variance",
+    "undefined",
+    "collinear",  # covariates that say the same thing, or nothing
+    "too_large",  # an exact or resampling method would take minutes
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,12 @@ class Estimate:
         e_value: evidence against the null, >= 0; None for methods without one.
         lift: difference relative to the control mean, dimensionless; None where control is 0.
         lift_interval: confidence interval of `lift`.
+        lift_standard_error: standard error of `lift`; None for methods without one.
+        margin: the border of the null, on `scale`, or the borders of a test of equivalence;
+            None where the null is no difference.
+        variance_reduction: share of the variance of `difference` that covariates removed, < 1
+            (0.36 is the gain of 36 % fewer units); negative where they added some; None without
+            covariates.
     """
 
     method: str
@@ -75,6 +90,9 @@ class Estimate:
     e_value: float | None = None
     lift: float | None = None
     lift_interval: Interval | None = None
+    lift_standard_error: float | None = None
+    margin: float | Interval | None = None
+    variance_reduction: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

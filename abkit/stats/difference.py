@@ -149,6 +149,20 @@ def relative_lift(
         '-0.0431190349 [-0.0692448667, -0.0169932031]'
     """
     check_test(alpha, alternative)
+    parts = lift_parts(control, treatment)
+    if parts is None:
+        return None
+    return parts[0], lift_interval(*parts, control.mean, alpha=alpha, alternative=alternative)
+
+
+def lift_parts(control: Moments, treatment: Moments) -> tuple[float, float] | None:
+    """Lift and its standard error by the delta method, as in `relative_lift`; None likewise.
+
+    Examples:
+        >>> from abkit.moments import Moments
+        >>> lift_parts(Moments.of([1.0, 3.0]), Moments.of([2.0, 4.0]))
+        (0.5, 0.9013878188659973)
+    """
     if min(control.n, treatment.n) < _FEWEST_UNITS or control.mean == 0:
         return None
     scale = abs(control.mean)
@@ -160,11 +174,55 @@ def relative_lift(
     )
     if standard_error == 0 or not (math.isfinite(lift) and math.isfinite(standard_error)):
         return None
-    side: Alternative = alternative
-    if control.mean < 0 and alternative != "two-sided":
-        side = "less" if alternative == "greater" else "greater"
+    return lift, standard_error
+
+
+def lift_interval(
+    lift: float,
+    standard_error: float,
+    mean_control: float,
+    *,
+    alpha: float,
+    alternative: Alternative,
+) -> Interval:
+    """Normal interval of a lift, for a side that is about the difference.
+
+    Args:
+        lift: relative to the control mean, dimensionless.
+        standard_error: of the lift, > 0.
+        mean_control: in the metric's unit; below zero the infinite end changes sides.
+        alpha: error probability of the interval, in (0, 1).
+        alternative: side of the difference.
+
+    Returns:
+        The interval, dimensionless.
+
+    Examples:
+        >>> lift_interval(0.1, 0.05, -2.0, alpha=0.05, alternative="greater").lower
+        -inf
+    """
     quantile = float(stats.norm.isf(tail_alpha(alpha, alternative)))
-    return lift, interval_around(lift, quantile * standard_error, side)
+    side = lift_side(mean_control, alternative)
+    return interval_around(lift, quantile * standard_error, side)
+
+
+def lift_side(mean_control: float, alternative: Alternative) -> Alternative:
+    """Side of the lift that belongs to a side of the difference.
+
+    Args:
+        mean_control: in the metric's unit; below zero a larger difference is a smaller lift.
+        alternative: side of the difference.
+
+    Returns:
+        The side of the lift.
+
+    Examples:
+        >>> lift_side(-1.0, "greater")
+        'less'
+    """
+    if mean_control >= 0 or alternative == "two-sided":
+        return alternative
+    return "less" if alternative == "greater" else "greater"
 
 
 def unanswered(
@@ -260,8 +318,7 @@ def welch_t(
         alternative=alternative,
     )
     quantile = float(stats.t.isf(tail_alpha(alpha, alternative), degrees_of_freedom))
-    lift = relative_lift(control, treatment, alpha=alpha, alternative=alternative)
-    return replace(
+    result = replace(
         blank,
         status="ok",
         standard_error=standard_error,
@@ -269,6 +326,32 @@ def welch_t(
         statistic=statistic,
         degrees_of_freedom=degrees_of_freedom,
         p_value=float(test.pvalue),
-        lift=lift[0] if lift else None,
-        lift_interval=lift[1] if lift else None,
+    )
+    return with_lift(result, lift_parts(control, treatment))
+
+
+def with_lift(result: Estimate, parts: tuple[float, float] | None) -> Estimate:
+    """The estimate with lift, its standard error and its interval, where they exist.
+
+    Args:
+        result: an estimate that knows its control mean, alpha and side.
+        parts: lift and standard error, or None.
+
+    Returns:
+        The estimate; unchanged for None.
+    """
+    if parts is None or result.mean_control is None:
+        return result
+    lift, standard_error = parts
+    return replace(
+        result,
+        lift=lift,
+        lift_standard_error=standard_error,
+        lift_interval=lift_interval(
+            lift,
+            standard_error,
+            result.mean_control,
+            alpha=result.alpha,
+            alternative=result.alternative,
+        ),
     )

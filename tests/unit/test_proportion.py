@@ -1,4 +1,4 @@
-"""The pooled z test of two proportions."""
+"""z tests and score intervals of two proportions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from abkit.errors import DataError, DesignError
 from abkit.moments import Moments
 from abkit.stats.difference import successes_of
-from abkit.stats.proportion import two_proportions
+from abkit.stats.proportion import (
+    _restricted,
+    newcombe,
+    score_z,
+    two_proportions,
+    unpooled_z,
+)
 
 if TYPE_CHECKING:
     from abkit.estimate import Alternative
@@ -107,3 +113,61 @@ def test_merged_moments_of_zeros_and_ones_still_count_as_such() -> None:
 def test_alpha_outside_of_the_unit_interval_is_refused() -> None:
     with pytest.raises(DesignError, match="alpha"):
         two_proportions(arm(1, 2), arm(1, 2), alpha=95)
+
+
+def test_the_unpooled_test_agrees_with_its_interval() -> None:
+    """The interval leaves zero out exactly where the test rejects, unlike the pooled one's."""
+    for won in range(20, 60):
+        result = unpooled_z(arm(30, 200), arm(won, 210), alpha=0.1)
+        assert result.p_value is not None
+        assert result.interval is not None
+        assert (result.p_value < 0.1) == (0.0 not in result.interval)
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+def test_newcombe_is_statsmodels(alternative: Alternative) -> None:
+    level = 0.1 if alternative == "two-sided" else 0.2
+    low, high = confint_proportions_2indep(5, 56, 3, 29, method="newcomb", alpha=level)
+    interval = newcombe(arm(3, 29), arm(5, 56), alpha=0.1, alternative=alternative).interval
+    assert interval is not None
+    assert interval.lower == (-math.inf if alternative == "less" else pytest.approx(low, rel=1e-9))
+    assert interval.upper == (math.inf if alternative == "greater" else pytest.approx(high))
+
+
+def test_the_score_test_against_zero_is_the_pooled_one() -> None:
+    pooled, score = (f(arm(30, 200), arm(45, 210)) for f in (two_proportions, score_z))
+    assert score.statistic == pytest.approx(pooled.statistic, rel=1e-12)
+    assert score.p_value == pytest.approx(pooled.p_value, rel=1e-12)
+
+
+@pytest.mark.parametrize("margin", [-0.8, -0.1, 0.05, 0.3])
+@pytest.mark.parametrize(("won", "lost"), [(3, 30), (0, 12), (17, 17), (9, 1)])
+def test_the_null_rates_of_the_score_test_are_the_most_likely(
+    margin: float, won: int, lost: int
+) -> None:
+    """By brute force: statsmodels 0.15 has another cubic, whose root is not the maximum."""
+    n, m, x = won + lost, 25, 8
+
+    def cost(p: float) -> float:
+        rates = ((won, p + margin), (lost, 1 - p - margin), (x, p), (m - x, 1 - p))
+        return -sum(count * math.log(rate) for count, rate in rates if count)
+
+    low, high = max(0.0, -margin), min(1.0, 1 - margin)
+    best = optimize.minimize_scalar(
+        cost, bounds=(low + 1e-12, high - 1e-12), method="bounded", options={"xatol": 1e-11}
+    )
+    assert _restricted(won, n, x, m, margin) == pytest.approx(float(best.x), abs=1e-6)
+
+
+def test_the_score_interval_holds_what_the_test_does_not_reject() -> None:
+    control, treatment = arm(8, 40), arm(15, 35)
+    interval = score_z(control, treatment).interval
+    assert interval is not None
+    for end in (interval.lower, interval.upper):
+        at_end = score_z(control, treatment, margin=end)
+        assert at_end.p_value == pytest.approx(0.05, rel=1e-6)
+
+
+def test_a_margin_beyond_all_proportions_is_refused() -> None:
+    with pytest.raises(DesignError, match="margin"):
+        score_z(arm(1, 2), arm(1, 2), margin=1.0)

@@ -13,21 +13,22 @@ gives 24 % false positives.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 from abkit.errors import ConfigError, DataError
+from abkit.sequential.clock import (
+    FEWEST_UNITS,
+    Kind,
+    is_enough,
+    pooled_clock,
+    separate_clock,
+)
 from abkit.sequential.design import Contrast
-from abkit.stats.difference import successes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from abkit.moments import Moments
-
-Kind = Literal["proportion", "mean"]
-
-FEWEST_EVENTS: Final = 25  # and as many non-events, in each arm
-FEWEST_UNITS: Final = 25
 
 
 def stratified_contrast(strata: Sequence[tuple[Moments, Moments]], *, kind: Kind) -> Contrast:
@@ -71,14 +72,15 @@ def stratified_contrast(strata: Sequence[tuple[Moments, Moments]], *, kind: Kind
     try:
         s = math.fsum(w * (t.mean - c.mean) for w, (c, t) in zip(weights, used, strict=True))
         v = max(
-            _separate(weights, controls, treatments) + _separate(weights, treatments, controls),
-            _pooled(weights, used),
+            separate_clock(weights, controls, treatments)
+            + separate_clock(weights, treatments, controls),
+            math.fsum(pooled_clock(weights, used)),
         )
     except (OverflowError, ValueError):
         s = v = math.inf
     if not (math.isfinite(s) and math.isfinite(v)):
         raise DataError("values are too large for their squares to be summed; rescale the metric")
-    enough = _enough(controls, kind) and _enough(treatments, kind)
+    enough = is_enough(controls, kind) and is_enough(treatments, kind)
     return Contrast(s, v, math.fsum(weights), enough=enough)
 
 
@@ -103,36 +105,3 @@ def paired_contrast(moments: Moments) -> Contrast:
     if not (math.isfinite(v) and math.isfinite(moments.total)):
         raise DataError("values are too large for their squares to be summed; rescale the metric")
     return Contrast(moments.total, v, float(moments.n), enough=moments.n >= FEWEST_UNITS)
-
-
-def _separate(
-    weights: Sequence[float], arms: Sequence[Moments], others: Sequence[Moments]
-) -> float:
-    """One arm's part of V: sum of h_k^2 var_k / n_k."""
-    freedom = sum(arm.n - 1 for arm in arms)
-    pooled = math.fsum(arm.m2 for arm in arms) / freedom if freedom else None
-    return math.fsum(
-        w
-        * w
-        / arm.n
-        * (arm.variance if arm.n > 1 else other.variance if pooled is None else pooled)
-        for w, arm, other in zip(weights, arms, others, strict=True)
-    )
-
-
-def _pooled(weights: Sequence[float], strata: Sequence[tuple[Moments, Moments]]) -> float:
-    """V with one variance for both arms of an epoch: the sum of h_k times that variance."""
-    return math.fsum(
-        w * ((control.m2 + treatment.m2) / freedom)
-        for w, (control, treatment) in zip(weights, strata, strict=True)
-        if (freedom := control.n + treatment.n - 2)
-    )
-
-
-def _enough(arms: Sequence[Moments], kind: Kind) -> bool:
-    """Whether the asymptotics may be relied on for this arm."""
-    n = sum(arm.n for arm in arms)
-    if kind == "mean":
-        return n >= FEWEST_UNITS
-    events = sum(successes_of(arm) for arm in arms)
-    return min(events, n - events) >= FEWEST_EVENTS

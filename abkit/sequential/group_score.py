@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 from abkit.errors import DataError
-from abkit.sequential.contrast import FEWEST_EVENTS
+from abkit.sequential.clock import FEWEST_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

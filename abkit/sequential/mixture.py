@@ -13,16 +13,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from abkit.errors import ConfigError, DataError, DesignError
 from abkit.estimate import Estimate
+from abkit.sequential.clock import (
+    FEWEST_UNITS,
+    Kind,
+    is_enough,
+    pooled_clock,
+    separate_clock,
+    total,
+)
 from abkit.sequential.normal import normal_boundary, normal_log_mixture, normal_rho
-from abkit.stats.difference import check_test, interval_around, successes_of
+from abkit.stats.difference import check_test, interval_around
 from abkit.stats.srm import capped_exp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from abkit.estimate import Alternative
     from abkit.moments import Moments
@@ -35,10 +43,6 @@ __all__ = [
     "stratified_difference",
 ]
 
-Kind = Literal["proportion", "mean"]
-
-FEWEST_EVENTS: Final = 25  # and as many non-events, in each arm
-FEWEST_UNITS: Final = 25
 # Tuned at 0.65 of the planned information the mixture has the shortest mean run at the effect that
 # the plan can detect: rho = V*/12.2 at alpha .05.
 _TUNED_AT: Final = 0.65
@@ -130,19 +134,22 @@ def stratified_difference(
         return blank
     weights = [c.n * t.n / (c.n + t.n) for c, t in used]
     h = math.fsum(weights)
-    s = _total(w * (t.mean - c.mean) for w, (c, t) in zip(weights, used, strict=True))
-    mean_control = _total(w * c.mean for w, c in zip(weights, controls, strict=True)) / h
-    mean_treatment = _total(w * t.mean for w, t in zip(weights, treatments, strict=True)) / h
+    s = total(w * (t.mean - c.mean) for w, (c, t) in zip(weights, used, strict=True))
+    mean_control = total(w * c.mean for w, c in zip(weights, controls, strict=True)) / h
+    mean_treatment = total(w * t.mean for w, t in zip(weights, treatments, strict=True)) / h
     clocks = (
-        (_clock(weights, controls, treatments), _clock(weights, treatments, controls)),
-        _pooled_clock(weights, used),
+        (
+            separate_clock(weights, controls, treatments),
+            separate_clock(weights, treatments, controls),
+        ),
+        pooled_clock(weights, used),
     )
     if not all(map(math.isfinite, (s, mean_control, mean_treatment, *clocks[0], *clocks[1]))):
         return replace(blank, status="undefined")
     blank = replace(
         blank, mean_control=mean_control, mean_treatment=mean_treatment, difference=s / h
     )
-    if not (_enough(controls, kind) and _enough(treatments, kind)):
+    if not (is_enough(controls, kind) and is_enough(treatments, kind)):
         return blank
     v = max(v_control + v_treatment for v_control, v_treatment in clocks)
     result = _answered(blank, s, v, h, information=planned_units / 4, margin=margin)
@@ -285,40 +292,6 @@ def _with_lift(
     )
 
 
-def _clock(weights: Sequence[float], arms: Sequence[Moments], others: Sequence[Moments]) -> float:
-    """One arm's part of the clock: sum of h_k^2 var_k / n_k."""
-    freedom = sum(arm.n - 1 for arm in arms)
-    pooled = _total(arm.m2 for arm in arms) / freedom if freedom else None
-    return _total(
-        w
-        * w
-        / arm.n
-        * (arm.variance if arm.n > 1 else other.variance if pooled is None else pooled)
-        for w, arm, other in zip(weights, arms, others, strict=True)
-    )
-
-
-def _pooled_clock(
-    weights: Sequence[float], strata: Sequence[tuple[Moments, Moments]]
-) -> tuple[float, float]:
-    """Both arms' parts of the clock, (control, treatment), with one variance for both arms."""
-    parts = []
-    for w, (control, treatment) in zip(weights, strata, strict=True):
-        freedom = control.n + treatment.n - 2
-        variance = (control.m2 + treatment.m2) / freedom if freedom else 0.0
-        parts.append((w * w / control.n * variance, w * w / treatment.n * variance))
-    return _total(part for part, _ in parts), _total(part for _, part in parts)
-
-
-def _enough(arms: Sequence[Moments], kind: Kind) -> bool:
-    """Whether the asymptotics may be relied on for this arm."""
-    n = sum(arm.n for arm in arms)
-    if kind == "mean":
-        return n >= FEWEST_UNITS
-    events = sum(successes_of(arm) for arm in arms)
-    return min(events, n - events) >= FEWEST_EVENTS
-
-
 def _discordant(moments: Moments) -> int:
     """Pairs of 0 and 1 that differ, after checking that all differences are -1, 0 or 1."""
     squares = moments.m2 + moments.n * moments.mean**2
@@ -334,11 +307,3 @@ def _discordant(moments: Moments) -> int:
             f"pairs of proportions differ by -1, 0 or 1, got {moments}; use kind='mean' for others"
         )
     return discordant
-
-
-def _total(values: Iterable[float]) -> float:
-    """Correctly rounded sum; infinite where it does not fit into a float."""
-    try:
-        return math.fsum(values)
-    except (OverflowError, ValueError):
-        return math.inf

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from abkit.analysis import HEADINGS, table_rows
+from abkit.analysis import HEADINGS, SEGMENT_HEADINGS, segment_rows, table_rows
+from abkit.analysis.display import notes, short_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from abkit.analysis import Report
 
 _STYLES = {"info": "dim", "warn": "yellow", "block": "bold red"}
+_WORDS = ("metric", "variant", "segment")  # columns of text, which may be folded
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
@@ -24,30 +30,61 @@ def print_report(report: Report, console: Console | None = None) -> None:
     """
     console = console or Console()
     units = "  ".join(f"{name}: {n:,}" for name, n in report.variants.items())
-    console.print(f"units  {units}", highlight=False)
+    _line(console, f"units  {units}")
     for check in report.checks:
-        style = _STYLES[check.severity]
-        console.print(f"[{style}]{check.severity}[/] {check.id}: {check.text}", highlight=False)
-    lone = len(report.variants) == 2
+        start = Text(check.severity, style=_STYLES[check.severity])
+        console.print(start.append(f" {check.id}: {check.text}", style="default"), highlight=False)
     control = report.results[0].control
     treatments = ", ".join(name for name in report.variants if name != control)
-    console.print(f"\n{treatments} against {control}", style="bold", highlight=False)
-    table = Table(box=None, pad_edge=False)
-    shown = [i for i, name in enumerate(HEADINGS) if not (lone and name == "variant")]
-    for i in shown:
-        text = HEADINGS[i] in ("metric", "variant")
-        table.add_column(
-            HEADINGS[i],
-            justify="left" if text else "right",
-            overflow="fold",
-            no_wrap=not text,
-        )
-    for row in table_rows(report):
-        table.add_row(*(row[i] for i in shown))
-    console.print(table)
-    first = report.results[0].estimate
-    console.print(
-        f"intervals at {1 - first.alpha:.0%}, {first.alternative}; they hold for one planned look",
-        style="dim",
-        highlight=False,
+    _line(console, f"\n{treatments} against {control}", "bold")
+    lone = len(report.variants) == 2
+    short = short_names(list(report.variants))
+    for headings, rows in (
+        (HEADINGS, table_rows(report)),
+        (SEGMENT_HEADINGS, segment_rows(report)),
+    ):
+        if rows:
+            shown = [i for i, name in enumerate(headings) if not (lone and name == "variant")]
+            where = headings.index("variant")
+            cells = [[short[x] if i == where else x for i, x in enumerate(row)] for row in rows]
+            _print_table(
+                console, [headings[i] for i in shown], [[row[i] for i in shown] for row in cells]
+            )
+    for note in notes(report):
+        _line(console, note)
+    first = report.results[0]
+    used = next((item.correction for item in report.results if item.correction), None)
+    family = "" if used is None else f"; corrected for their number ({used})"
+    if used is not None and first.correction is None:
+        family = f"; those of segments corrected for their number ({used})"
+    _line(
+        console,
+        f"intervals at {1 - first.level:.4g} confidence, {first.estimate.alternative}{family}; "
+        "they hold for one planned look",
+        "dim",
     )
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    # Names come from the data: without markup, brackets in them stay brackets.
+    console.print(text, style=style, highlight=False, markup=False)
+
+
+def _print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table, or, where its numbers do not fit side by side, one line per cell."""
+    table = Table(box=None, pad_edge=False)
+    for name in headings:
+        text = name in _WORDS
+        table.add_column(
+            name, justify="left" if text else "right", overflow="fold", no_wrap=not text
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))  # no markup: names come from the data
+    if Measurement.get(console, console.options, table).minimum <= console.width:
+        console.print(table)
+        return
+    for row in rows:
+        _line(console, "")
+        for name, cell in zip(headings, row, strict=True):
+            _line(console, f"{name:<12}{cell}")
+

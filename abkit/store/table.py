@@ -1,15 +1,17 @@
-"""One row per unit, in any table DuckDB can read -> moments by variant, in one pass."""
+"""One row per unit, in any table DuckDB can read -> joint moments by variant, epoch and segment."""
 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from abkit.errors import DataError
-from abkit.moments import Moments
 from abkit.records import hint
+from abkit.store.cells import Facts, Key, read_cells
+from abkit.store.sql import cast_text, first_line, quoted
 
 try:
     import duckdb
@@ -20,9 +22,9 @@ except ImportError as error:
     raise MissingExtraError(msg) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from abkit.metrics import Kind
+    from abkit.comoments import Comoments
 
 Missing = Literal["error", "exclude", "zero"]
 
@@ -37,44 +39,137 @@ _READERS = {
     ".jsonl": "read_json",
     ".ndjson": "read_json",
 }
-_NUMBERS = ("INT", "DECIMAL", "DOUBLE", "FLOAT", "BOOLEAN", "REAL")
+_NUMBERS = frozenset(
+    "boolean tinyint smallint integer bigint hugeint utinyint usmallint uinteger ubigint uhugeint "
+    "float double decimal".split()
+)
+_NESTED = frozenset(["struct", "map", "list", "array", "union", "variant"])
 
 
 @dataclass(frozen=True, slots=True)
-class TableMoments:
-    """What the statistics need of a table.
+class Columns:
+    """Which column plays which part.
 
     Args:
-        counts: rows per variant.
-        kinds: kind of each metric, inferred from the values where it was not given.
-        moments: by metric and variant.
-        repeated_units: units that stand in more than one row.
-        crossover_units: units that stand in more than one variant.
+        unit: what was randomised.
+        variant: the variant it got.
+        numbers: columns of metrics, of the parts of ratios, and of covariates, by part.
+        epoch: allocation epoch, if the allocation changed.
+        segments: what results are also broken down by.
     """
 
+    unit: str
+    variant: str
+    numbers: Mapping[str, str]
+    epoch: str | None = None
+    segments: tuple[str, ...] = ()
+
+    def labels(self) -> list[tuple[str, str]]:
+        """Part and column of everything that is not a number."""
+        found = [("unit", self.unit), ("variant", self.variant)]
+        found += [("epoch", self.epoch)] if self.epoch is not None else []
+        return found + [("segment", name) for name in self.segments]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTable:
+    """A table that was loaded; made by `open_table`.
+
+    Args:
+        connection: where the table `data` is.
+        columns: which column plays which part.
+        counts: rows per variant.
+        missing: what to do with rows without a value.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    columns: Columns
     counts: Mapping[str, int]
-    kinds: Mapping[str, Kind]
-    moments: Mapping[str, Mapping[str, Moments]]
-    repeated_units: int
-    crossover_units: int
+    missing: Missing
+
+    def epoch_counts(self) -> dict[str, dict[str, int]]:
+        """Rows by epoch and variant; a single epoch without name where there is no such column."""
+        if self.columns.epoch is None:
+            return {"": dict(self.counts)}
+        found: dict[str, dict[str, int]] = {}
+        for epoch, label, n in self.connection.execute(
+            f"SELECT {cast_text(self.columns.epoch)}, {cast_text(self.columns.variant)}, "  # noqa: S608
+            "count(*) FROM data GROUP BY ALL ORDER BY ALL"
+        ).fetchall():
+            found.setdefault(epoch, {})[label] = n
+        return found
+
+    def repeats(self) -> tuple[int, int]:
+        """Units that stand in more than one row, and those in more than one variant."""
+        row = self.connection.execute(
+            "SELECT count(*) FILTER (n > 1), count(*) FILTER (arms > 1) FROM ("  # noqa: S608
+            f"SELECT count(*) AS n, count(DISTINCT {quoted(self.columns.variant)}) AS arms "
+            f"FROM data GROUP BY {quoted(self.columns.unit)} HAVING count(*) > 1)"
+        ).fetchone()
+        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+    def quantiles(self, wanted: Mapping[str, float], variant: str) -> dict[str, float]:
+        """Quantiles of columns in one variant, each a value that was seen.
+
+        Args:
+            wanted: quantile of each column, in (0, 1).
+            variant: whose values.
+
+        Returns:
+            As numpy's `inverted_cdf`; infinity where there is no value.
+        """
+        parts = []
+        for name, level in wanted.items():
+            x = f"CAST({quoted(name)} AS DOUBLE)"
+            otherwise = "ELSE 0" if self.missing == "zero" else ""
+            x = f"CASE WHEN isfinite({x}) THEN {x} {otherwise} END"
+            parts.append(f"coalesce(quantile_disc({x}, {float(level)!r}), 'inf'::DOUBLE)")
+        row = self.connection.execute(
+            f"SELECT {', '.join(parts)} FROM data "  # noqa: S608
+            f"WHERE {cast_text(self.columns.variant)} = ?",
+            [variant],
+        ).fetchone()
+        return dict(zip(wanted, row or (), strict=True))
+
+    def cells(
+        self,
+        families: Sequence[tuple[str, ...]],
+        caps: Mapping[str, tuple[float, float]] | None = None,
+    ) -> tuple[dict[tuple[str, ...], dict[Key, Comoments]], dict[str, Facts]]:
+        """Joint moments of each family of columns in every cell, from one query.
+
+        Args:
+            families: columns that are needed together, of the same units.
+            caps: lowest and highest value of columns that are winsorised.
+
+        Returns:
+            By family and cell the comoments, and by column what its values are like.
+
+        Raises:
+            DataError: values are missing where they must not be, infinite, or too large.
+        """
+        return read_cells(
+            self.connection,
+            variant=self.columns.variant,
+            epoch=self.columns.epoch,
+            segments=self.columns.segments,
+            families=families,
+            missing=self.missing,
+            caps=caps or {},
+            parts=self.columns.numbers,
+        )
 
 
-def read_table(
-    source: object,
-    *,
-    unit: str,
-    variant: str,
-    metrics: Mapping[str, Kind | None],
-    missing: Missing = "error",
-) -> TableMoments:
-    """Summarise a table by variant.
+@contextmanager
+def open_table(
+    source: object, columns: Columns, *, missing: Missing = "error"
+) -> Iterator[UnitTable]:
+    """Load the columns that are needed: the source is read once, text is parsed once.
 
     Args:
         source: path of a CSV, Parquet or JSON file, a pandas or polars frame, an Arrow table,
             or a DuckDB relation; one row per unit.
-        unit: column of the unit.
-        variant: column of the variant.
-        metrics: column names of the metrics, with their kind where known.
+        columns: which column plays which part.
         missing: what to do with rows without a value: raise, leave out, or count as 0.
 
     Raises:
@@ -82,43 +177,27 @@ def read_table(
     """
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         relation = _relation(connection, source)
-        columns = dict(zip(relation.columns, map(str, relation.types), strict=True))
-        _check_columns(columns, unit, variant, metrics)
+        types = {name: (kind.id, str(kind)) for name, kind in _types(relation)}
+        _check_columns(types, columns)
+        names = [name for _, name in columns.labels()] + list(columns.numbers)
         try:
-            _register(connection, relation, [unit, variant, *metrics])
+            _register(connection, relation, names)
         except duckdb.Error as error:
-            msg = f"cannot read {_name(source)}: {_first_line(error)}"
+            msg = f"cannot read {_name(source)}: {first_line(error)}"
             raise DataError(msg) from None
         row = connection.execute("SELECT count(*) FROM data").fetchone()
         if row is None or row[0] == 0:
             msg = f"{_name(source)} has no rows"
             raise DataError(msg)
-        _check_numbers(columns, metrics)
-        counts = _counts(connection, unit, variant)
-        repeated, crossed = _repeats(connection, unit, variant)
-        stats = _metric_rows(connection, variant, list(metrics))
-    kinds: dict[str, Kind] = {}
-    moments: dict[str, dict[str, Moments]] = {}
-    for name, wanted in metrics.items():
-        rows = {label: cell for label, metric, cell in stats if metric == name}
-        _check_values(name, rows, missing)
-        kinds[name] = _kind(name, wanted, rows)
-        moments[name] = {
-            label: _moments(cell, counts[label] if missing == "zero" else None)
-            for label, cell in rows.items()
-        }
-    return TableMoments(counts, kinds, moments, repeated, crossed)
+        _check_types(types, columns)
+        if columns.epoch is not None:
+            _check_filled(connection, "epoch", columns.epoch)
+        counts = _counts(connection, columns.unit, columns.variant)
+        yield UnitTable(connection, columns, counts, missing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    n: int
-    missing: int
-    infinite: int
-    mean: float
-    m2: float
-    binary: bool
-    other: float | None
+def _types(relation: Any) -> list[tuple[str, Any]]:
+    return list(zip(relation.columns, relation.types, strict=True))
 
 
 def _relation(connection: duckdb.DuckDBPyConnection, source: object) -> Any:
@@ -143,7 +222,7 @@ def _relation(connection: duckdb.DuckDBPyConnection, source: object) -> Any:
                 params={"path": _literal(os.fspath(path))},
             )
         except duckdb.Error as error:
-            msg = f"cannot read {os.fspath(path)!r}: {_first_line(error)}"
+            msg = f"cannot read {os.fspath(path)!r}: {first_line(error)}"
             raise DataError(msg) from None
     if isinstance(source, duckdb.DuckDBPyRelation):
         return connection.from_arrow(source.to_arrow_table())
@@ -155,7 +234,7 @@ def _relation(connection: duckdb.DuckDBPyConnection, source: object) -> Any:
     except (duckdb.Error, TypeError, ValueError) as error:
         msg = (
             f"cannot read a {type(source).__name__} as a table "
-            f"({_first_line(error)}); give a path, a pandas or polars frame, an Arrow table "
+            f"({first_line(error)}); give a path, a pandas or polars frame, an Arrow table "
             "or a DuckDB relation"
         )
         raise DataError(msg) from None
@@ -163,34 +242,43 @@ def _relation(connection: duckdb.DuckDBPyConnection, source: object) -> Any:
 
 def _register(connection: duckdb.DuckDBPyConnection, relation: Any, columns: list[str]) -> None:
     """Load the columns needed as the table `data`: the source is read once, text parsed once."""
-    chosen = ", ".join(_quoted(name) for name in dict.fromkeys(columns))
+    chosen = ", ".join(quoted(name) for name in dict.fromkeys(columns))
     relation.create_view("source")
     connection.execute(f"CREATE TEMP TABLE data AS SELECT {chosen} FROM source")  # noqa: S608
 
 
-def _check_columns(
-    columns: Mapping[str, str], unit: str, variant: str, metrics: Mapping[str, Kind | None]
-) -> None:
-    for role, name in (("unit", unit), ("variant", variant), *(("metric", m) for m in metrics)):
-        if name not in columns:
-            msg = f"no column {name!r} for the {role}{hint(name, columns)}"
+def _check_columns(types: Mapping[str, tuple[str, str]], columns: Columns) -> None:
+    for part, name in (*columns.labels(), *((part, name) for name, part in columns.numbers.items())):
+        if name not in types:
+            msg = f"no column {name!r} for the {part}{hint(name, types)}"
             raise DataError(msg)
-    if not metrics:
-        msg = "no metrics; name at least one column"
-        raise DataError(msg)
 
 
-def _check_numbers(columns: Mapping[str, str], metrics: Mapping[str, Kind | None]) -> None:
-    for name in metrics:
-        if not any(word in columns[name] for word in _NUMBERS):
-            msg = f"metric {name!r} holds {columns[name]}, not numbers"
-            raise DataError(msg)
+def _check_types(types: Mapping[str, tuple[str, str]], columns: Columns) -> None:
+    for name, part in columns.numbers.items():
+        kind, written = types[name]
+        if kind not in _NUMBERS:
+            advice = "; cast the categories to numbers" if kind == "enum" else ""
+            raise DataError(f"{part} {name!r} holds {_short(written)}, not numbers{advice}")
+    for part, name in columns.labels():
+        kind, written = types[name]
+        if kind in _NESTED:
+            raise DataError(
+                f"{part} {name!r} holds {_short(written)}; give a column of plain text or numbers"
+            )
+
+
+def _check_filled(connection: duckdb.DuckDBPyConnection, part: str, name: str) -> None:
+    row = connection.execute(
+        f"SELECT count(*) - count({quoted(name)}) FROM data"  # noqa: S608
+    ).fetchone()
+    if row is not None and row[0]:
+        raise DataError(f"{part} {name!r} is empty in {row[0]:,} rows; drop them or fill them")
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, unit: str, variant: str) -> dict[str, int]:
-    column = _quoted(variant)
     rows = connection.execute(
-        f"SELECT CAST({column} AS VARCHAR), count(*), count(*) - count({_quoted(unit)}) "  # noqa: S608
+        f"SELECT {cast_text(variant)}, count(*), count(*) - count({quoted(unit)}) "  # noqa: S608
         "FROM data GROUP BY 1 ORDER BY 1 NULLS FIRST"
     ).fetchall()
     for label, n, without_unit in rows:
@@ -203,75 +291,9 @@ def _counts(connection: duckdb.DuckDBPyConnection, unit: str, variant: str) -> d
     return {label: n for label, n, _ in rows}
 
 
-def _repeats(connection: duckdb.DuckDBPyConnection, unit: str, variant: str) -> tuple[int, int]:
-    row = connection.execute(
-        "SELECT count(*) FILTER (n > 1), count(*) FILTER (arms > 1) FROM ("  # noqa: S608
-        f"SELECT count(*) AS n, count(DISTINCT {_quoted(variant)}) AS arms "
-        f"FROM data GROUP BY {_quoted(unit)} HAVING count(*) > 1)"
-    ).fetchone()
-    return (0, 0) if row is None else (int(row[0]), int(row[1]))
-
-
-def _metric_rows(
-    connection: duckdb.DuckDBPyConnection, variant: str, metrics: Sequence[str]
-) -> list[tuple[str, str, _Cell]]:
-    parts: list[str] = []
-    for name in metrics:
-        x = f"CAST({_quoted(name)} AS DOUBLE)"
-        usable = f"CASE WHEN isfinite({x}) THEN {x} END"
-        parts += [
-            f"count({usable})",
-            f"count(*) FILTER ({x} IS NULL OR isnan({x}))",
-            f"count(*) FILTER (isinf({x}))",
-            f"coalesce(favg({usable}), 0)",
-            f"coalesce(var_pop({usable}), 0) * count({usable})",
-            f"coalesce(bool_and({usable} IN (0, 1)), true)",
-            f"min({usable}) FILTER ({usable} NOT IN (0, 1))",
-        ]
-    query = (
-        f"SELECT CAST({_quoted(variant)} AS VARCHAR), {', '.join(parts)} "  # noqa: S608
-        "FROM data GROUP BY 1 ORDER BY 1"
-    )
-    width = 7
-    return [
-        (row[0], name, _Cell(*row[1 + width * i : 1 + width * (i + 1)]))
-        for row in connection.execute(query).fetchall()
-        for i, name in enumerate(metrics)
-    ]
-
-
-def _check_values(name: str, rows: Mapping[str, _Cell], missing: Missing) -> None:
-    infinite = sum(cell.infinite for cell in rows.values())
-    if infinite:
-        msg = f"metric {name!r} is infinite in {infinite:,} rows; mend or drop them"
-        raise DataError(msg)
-    absent = {label: cell.missing for label, cell in rows.items() if cell.missing}
-    if absent and missing == "error":
-        listed = ", ".join(f"{label}: {n:,}" for label, n in absent.items())
-        msg = (
-            f"metric {name!r} is missing or NaN in {sum(absent.values()):,} rows ({listed}); "
-            "drop or fill them, or say missing='exclude' or 'zero' (--missing)"
-        )
-        raise DataError(msg)
-
-
-def _kind(name: str, wanted: Kind | None, rows: Mapping[str, _Cell]) -> Kind:
-    binary = all(cell.binary for cell in rows.values())
-    if wanted == "proportion" and not binary:
-        value = next(cell.other for cell in rows.values() if not cell.binary)
-        msg = f"metric {name!r} is a proportion but holds {value!r}; its values must be 0 or 1"
-        raise DataError(msg)
-    return wanted or ("proportion" if binary else "mean")
-
-
-def _moments(cell: _Cell, rows: int | None) -> Moments:
-    moments = Moments(cell.n, cell.mean, cell.m2)
-    return moments if rows is None else moments + Moments(rows - cell.n)
-
-
-def _quoted(name: str) -> str:
-    """A column name as an SQL identifier; it is known to be a column of the table."""
-    return '"' + name.replace('"', '""') + '"'
+def _short(written: str) -> str:
+    """The first of a type's words: those of an enumeration can be thousands."""
+    return written if len(written) <= 60 else f"{written[:59]}…"
 
 
 def _name(source: object) -> str:
@@ -281,7 +303,3 @@ def _name(source: object) -> str:
 def _literal(path: str) -> str:
     """A path in which DuckDB finds no pattern: only this very file is read."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

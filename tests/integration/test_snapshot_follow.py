@@ -125,6 +125,9 @@ def test_head_has_the_headers_of_get_and_no_body(server: SnapshotServer) -> None
     for path in ("/v1/snapshot", "/healthz"):
         got, headed = ask(server, path), ask(server, path, method="HEAD")
         assert headed[2] == b""
+        # The age in the health grows between the two, and may take another digit.
+        for _, headers, _ in (got, headed):
+            del headers["Content-Length"]
         assert headed[:2] == got[:2]
 
 

@@ -57,11 +57,22 @@ class Layer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """A layer from plain data.
+        """A layer from plain data, with `ranges`, or `shares` by experiment as people write them.
 
         Raises:
             ConfigError: something is missing, unknown or unlawful; the message names it.
         """
+        if isinstance(data, Mapping) and "shares" in data:
+            shares = data["shares"]
+            if not isinstance(shares, Mapping) or "ranges" in data:
+                raise ConfigError(
+                    f"layer {data.get('key')!r}: shares must be a table of experiment = share, "
+                    f"in the place of ranges, got {shares!r}"
+                )
+            layer = build(cls, {k: v for k, v in data.items() if k != "shares"}, "a layer")
+            for experiment, share in shares.items():
+                layer = layer.resize(experiment, share)
+            return layer
         if isinstance(data, Mapping) and "ranges" in data:
             where = f"layer {data.get('key')!r}"
             data = {**data, "ranges": ranges_from(where, data["ranges"])}

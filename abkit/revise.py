@@ -82,6 +82,58 @@ def _revised(old: Experiment | None, new: Experiment) -> Experiment:
     return replace(new, ranges=ranges, epoch=old.epoch if same else old.epoch + 1)
 
 
+def resized(old: Layer | None, new: Layer) -> Layer:
+    """A layer with the wanted parts, that moves as few units as can be."""
+    if old is None or old.salt != new.salt:
+        return new
+    return replace(new, ranges=moved(old.ranges, widths(new.ranges)))
+
+
+def check_parts(given: Iterable[Experiment], layers: Mapping[str, Layer]) -> None:
+    """Refuse a running experiment whose layer gives it nothing: nobody would be in it.
+
+    Raises:
+        ConfigError: the message says whom the layer knows.
+    """
+    for item in given:
+        layer = layers.get(item.layer)
+        if layer is None or item.state != "running":
+            continue
+        known = widths(layer.ranges)
+        if item.key not in known:
+            raise ConfigError(
+                f"experiment {item.key!r} names the layer {layer.key!r}, which gives it no "
+                f"buckets; it has {', '.join(known) or 'none'}"
+            )
+
+
+def after(rollout: Rollout, item: Experiment) -> Experiment:
+    """An experiment that takes over from a rollout which is over, in the next epoch."""
+    return replace(item, epoch=max(item.epoch, rollout.last_epoch + 1))
+
+
+def inherited(experiment: Experiment, old: Experiment, *, with_salt: bool) -> Experiment:
+    """What a rollout's experiment takes over from the one that is published.
+
+    Args:
+        experiment: of the rollout.
+        old: the one that serves now.
+        with_salt: whether the hash goes on too.
+    """
+    lawful = {*experiment.variants}
+    found = replace(
+        experiment,
+        layer=old.layer,
+        holdouts=old.holdouts,
+        targeting=old.targeting,
+        sticky=old.sticky,
+        overrides={u: v for u, v in old.overrides.items() if v in lawful},
+    )
+    if not with_salt:
+        return found
+    return replace(found, salt=old.salt, hash=old.hash, rollout_salt=old.rollout_salt)
+
+
 def _share(item: Experiment, parts: Parts) -> object:
     """What an experiment is left by its layer and holdouts."""
     layers, holdouts = parts

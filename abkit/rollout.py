@@ -117,6 +117,8 @@ class Rollout:
         allocations: intended shares by epoch: `(epoch, {variant: share})`.
         reason: why the last transition happened, in words.
         actor: who made it.
+        inherits: whether it takes over layer, holdouts, targeting, sticky and overrides of the
+            experiment as published, and the salt of one that was published without a rollout.
     """
 
     key: str
@@ -136,6 +138,7 @@ class Rollout:
     allocations: tuple[tuple[int, dict[str, float]], ...] = ()
     reason: str = ""
     actor: str = ""
+    inherits: bool = True
 
     def __post_init__(self) -> None:
         """Check that the plan can be walked."""
@@ -182,6 +185,9 @@ class Rollout:
         stages: tuple[Stage, ...] = DEFAULT_STAGES,
         metrics: tuple[Metric, ...] = (),
         salt: str | None = None,
+        layer: str = "",
+        holdouts: tuple[str, ...] = (),
+        targeting: Mapping[str, Any] | None = None,
     ) -> Self:
         """A draft in which control still answers everyone.
 
@@ -194,7 +200,11 @@ class Rollout:
             stages: by default canaries of 1, 5, 25 and 50 %.
             metrics: how outcomes are read. A metric that a guardrail counts is a proportion of
                 bad events unless it is declared here.
-            salt: 128 random bits by default.
+            salt: 128 random bits by default, or that of the experiment as published. Whoever
+                names salt, layer, holdouts or targeting here takes none of them over.
+            layer: key of the layer it shares with experiments that it excludes.
+            holdouts: keys of the holdouts whose units it leaves alone.
+            targeting: who may be in it, as plain data.
         """
         rules = policy or Policy(guardrails=(Guardrail(metric="error"),))
         declared = {item.key for item in metrics}
@@ -215,10 +225,14 @@ class Rollout:
                 {control: 1.0},
                 salt=new_salt() if salt is None else salt,
                 metrics=(*metrics, *counted),
+                layer=layer,
+                holdouts=holdouts,
+                targeting=targeting,
             ),
             treatment=treatment,
             policy=rules,
             stages=stages,
+            inherits=salt is None and not layer and not holdouts and targeting is None,
         )
 
     @classmethod
@@ -236,7 +250,10 @@ class Rollout:
             msg = f"cannot read the plan {path}: {error}"
             raise ConfigError(msg) from None
         known = dict.fromkeys(
-            ("key", "experiment", "control", "treatment", "salt", "policy", "stages", "metrics")
+            (
+                *("key", "experiment", "control", "treatment", "salt", "layer", "holdouts"),
+                *("targeting", "policy", "stages", "metrics"),
+            )
         )
         for name in data:
             if name not in known:
@@ -246,7 +263,7 @@ class Rollout:
             if name not in data:
                 msg = f"plan {path}: no {name!r}"
                 raise ConfigError(msg)
-        for name in ("stages", "metrics"):
+        for name in ("stages", "metrics", "holdouts"):
             if not isinstance(data.get(name, []), list):
                 msg = f"plan {path}: {name} must be a list of tables, got {data[name]!r}"
                 raise ConfigError(msg)
@@ -257,6 +274,9 @@ class Rollout:
             control=data["control"],
             treatment=data["treatment"],
             salt=data.get("salt"),
+            layer=data.get("layer", ""),
+            holdouts=tuple(data.get("holdouts", ())),
+            targeting=data.get("targeting"),
             policy=Policy.from_dict(data["policy"]) if "policy" in data else None,
             stages=tuple(build(Stage, item, "stage") for item in data["stages"])
             if "stages" in data

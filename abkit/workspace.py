@@ -23,6 +23,7 @@ import fcntl
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,8 +164,24 @@ class Workspace:
                     raise TransitionError(msg)
             epochs = [item.last_epoch for item in rivals]
             plain = self._experiments / f"{key}.json"
+            current = max(rivals, key=lambda item: item.last_epoch, default=None)
             if plain.exists():
-                epochs.append(self._read_experiment(plain).epoch)
+                published = self._read_experiment(plain)
+                epochs.append(published.epoch)
+                if rollout.inherits and published.epoch >= max(epochs):
+                    rollout = replace(
+                        rollout,
+                        experiment=revise.inherited(rollout.experiment, published, with_salt=True),
+                    )
+                    current = None
+            if rollout.inherits and current is not None:
+                # Another salt: what the last rollout did to a unit says nothing about this one.
+                rollout = replace(
+                    rollout,
+                    experiment=revise.inherited(
+                        rollout.experiment, current.experiment, with_salt=False
+                    ),
+                )
             started = machine.start(rollout, now=now, epoch=max(epochs, default=0) + 1, actor=actor)
             parts = self._parts(self._last_snapshot())
             revise.check_fit([started.experiment], parts, others=set())
@@ -247,13 +264,32 @@ class Workspace:
             readable = self.rollouts(on_damage=lambda _path, _error: None)
             owned = {item.experiment.key: item for item in readable if item.state != "draft"}
             for experiment in experiments:
-                if experiment.key in owned:
-                    name = owned[experiment.key].key
-                    raise ConfigError(f"rollout {name!r} owns the experiment {experiment.key!r}")
+                owner = owned.get(experiment.key)
+                if owner is not None and owner.live:
+                    raise ConfigError(
+                        f"rollout {owner.key!r} owns the experiment {experiment.key!r} while it "
+                        "is live; halt or promote it first"
+                    )
             parts = self._parts(self._last_snapshot())
-            wanted = {**parts[0], **by_key(layers)}, {**parts[1], **by_key(holdouts)}
+            moved = {
+                key: revise.resized(parts[0].get(key), item) for key, item in by_key(layers).items()
+            }
+            wanted = {**parts[0], **moved}, {**parts[1], **by_key(holdouts)}
+            revise.check_parts(experiments, wanted[0])
             stored = self._stored_experiments()
-            changed = revise.revised(stored, experiments, before=parts, after=wanted)
+            over = {key: item for key, item in owned.items() if not item.live}
+            taken = {
+                item.key: revise.after(over[item.key], item)
+                for item in experiments
+                if item.key in over
+                and stored.get(item.key, item).epoch <= over[item.key].last_epoch
+            }
+            changed = revise.revised(
+                {key: item for key, item in stored.items() if key not in taken},
+                [taken.get(item.key, item) for item in experiments],
+                before=parts,
+                after=wanted,
+            )
             revise.check_fit(changed.values(), wanted, others={*stored, *owned})
             revise.check_live(owned.values(), before=parts, after=wanted)
             for folder, items in (
@@ -263,6 +299,9 @@ class Workspace:
             ):
                 for key, item in items.items():
                     write_atomically(folder / f"{key}.json", _json(item.to_dict()))
+            for key in taken:
+                if over[key].state == "promoted":
+                    self._write(machine.superseded(over[key], now=self._clock(), by="publish"))
             return self._publish()
 
     def _stored_experiments(self) -> dict[str, Experiment]:

@@ -15,18 +15,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from abkit.cli import serving, snapshot, store
+from abkit.cli import analyze, serving, snapshot, store
 from abkit.errors import AbkitError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
-    from abkit.metrics import Kind
     from abkit.workspace import Workspace
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
+# What the base install lacks, and the extra `analysis` brings.
+_ANALYSIS = ("duckdb", "numpy", "pandas", "plotly", "pyarrow", "rich", "scipy", "statsmodels")
 DASHBOARD_PORT = 8501
 DASHBOARD_ADDRESS = "http://127.0.0.1:{}"
 
@@ -45,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except AbkitError as error:
         print(f"abkit: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _ANALYSIS:
+            raise
+        print(
+            f"abkit: this command needs {package}: pip install 'abkit-rollouts[analysis]'",
+            file=sys.stderr,
+        )
         return 2
     except BrokenPipeError:  # the reader of our output went away, as in `abkit ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,11 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for add in (
         _add_demo,
-        _add_analyze,
+        analyze.add_analyze,
         _add_controller,
         _add_rollout,
         _add_dashboard,
         serving.add_publish,
+        serving.add_halt,
         serving.add_assign,
         serving.add_audit_sql,
         serving.add_import,
@@ -125,92 +136,6 @@ def _demo(options: argparse.Namespace) -> int:
         except ConfigError as error:  # the demo itself went well
             print(f"abkit: {error}; `abkit dashboard {workspace}` serves it", file=sys.stderr)
     return 0
-
-
-def _add_analyze(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "analyze",
-        help="compare the variants of a table that has one row per unit",
-        description="Compare every variant of a CSV, Parquet or JSON file with its control.",
-    )
-    parser.add_argument("file", metavar="FILE", help="CSV, Parquet or JSON, one row per unit")
-    parser.add_argument("--unit", required=True, metavar="COL", help="column of the unit")
-    parser.add_argument("--variant", required=True, metavar="COL", help="column of the variant")
-    parser.add_argument("--control", required=True, metavar="NAME", help="which variant is control")
-    parser.add_argument(
-        "--metric",
-        required=True,
-        action="append",
-        metavar="NAME[:proportion|mean]",
-        help="column to compare; repeat for more; the kind is inferred where not given",
-    )
-    parser.add_argument("--weights", metavar="A=1,B=1", help="intended split; even by default")
-    parser.add_argument("--alpha", type=float, default=0.05, help="error probability (0.05)")
-    parser.add_argument(
-        "--alternative", default="two-sided", choices=["two-sided", "greater", "less"]
-    )
-    parser.add_argument(
-        "--missing",
-        default="error",
-        choices=["error", "exclude", "zero"],
-        help="rows without a value: stop, leave out, or count as 0 (default: stop)",
-    )
-    parser.add_argument("--format", default="table", choices=["table", "json"])
-    parser.set_defaults(run=_analyze)
-
-
-def _analyze(options: argparse.Namespace) -> int:
-    _require("duckdb", "analysis", "analysis reads tables with DuckDB")
-    from abkit.analysis import analyze
-
-    report = analyze(
-        options.file,
-        unit=options.unit,
-        variant=options.variant,
-        control=options.control,
-        metrics=dict(_metric_option(text) for text in options.metric),
-        weights=None if options.weights is None else _weights_option(options.weights),
-        alpha=options.alpha,
-        alternative=options.alternative,
-        missing=options.missing,
-    )
-    if options.format == "json":
-        print(report.to_json())
-        return 0
-    from abkit.terminal import print_report
-
-    print_report(report)
-    return 0
-
-
-def _metric_option(text: str) -> tuple[str, Kind | None]:
-    name, colon, word = text.rpartition(":")
-    if not colon:
-        return text, None
-    kinds: dict[str, Kind] = {"proportion": "proportion", "mean": "mean"}
-    if word not in kinds:
-        raise ConfigError(
-            f"--metric {text!r}: the kind after ':' must be proportion or mean, got {word!r}"
-        )
-    return name, kinds[word]
-
-
-def _weights_option(text: str) -> dict[str, float]:
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, value = part.rpartition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = None
-        if not equals or not name or number is None:
-            msg = f"--weights {text!r}: {part!r} is not NAME=NUMBER"
-            raise ConfigError(msg)
-        if name in weights:
-            msg = f"--weights {text!r}: {name!r} stands twice"
-            raise ConfigError(msg)
-        weights[name] = number
-    return weights
 
 
 def _add_controller(commands: Commands) -> None:

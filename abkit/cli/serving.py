@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abkit.errors import ConfigError, StoreError, UnknownExperimentError
+from abkit.experiment import Experiment
+from abkit.layer import Holdout, Layer
+from abkit.workspace import Workspace
 
 if TYPE_CHECKING:
     import argparse
@@ -34,10 +38,6 @@ def add_publish(commands: Commands) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from abkit.experiment import Experiment
-    from abkit.layer import Holdout, Layer
-    from abkit.workspace import Workspace
-
     found: dict[str, list[Any]] = {name: [] for name in _PARTS}
     for path in options.files:
         data = _read(path)
@@ -49,14 +49,76 @@ def _publish(options: argparse.Namespace) -> int:
         rest = {key: value for key, value in data.items() if key not in _PARTS}
         if rest:
             found["experiments"].append(rest)
-    snapshot = Workspace(options.workspace).publish(
+    workspace = Workspace(options.workspace)
+    before = workspace.snapshot() if options.workspace.is_dir() else None
+    snapshot = workspace.publish(
         *(Experiment.from_dict(item) for item in found["experiments"]),
         layers=[Layer.from_dict(item) for item in found["layers"]],
         holdouts=[Holdout.from_dict(item) for item in found["holdouts"]],
     )
-    told = ", ".join(f"{len(found[name])} {name}" for name in _PARTS if found[name])
-    print(f"snapshot {snapshot.version}: published {told or 'nothing new'}")
+    print(f"snapshot {snapshot.version}")
+    for name in _PARTS:
+        old = {} if before is None else getattr(before, name)
+        for key, item in getattr(snapshot, name).items():
+            if item != old.get(key):
+                print(f"{name.removesuffix('s')}\t{key}\t{_change(old.get(key), item)}")
     return 0
+
+
+def _change(old: Any, new: Any) -> str:
+    """What publishing made of an experiment, layer or holdout."""
+    words = ["new" if old is None else "changed"]
+    if isinstance(new, Experiment):
+        shares = ", ".join(f"{name} {share:.4g}" for name, share in new.weights.items())
+        epochs = f"{old.epoch} -> {new.epoch}" if old is not None else str(new.epoch)
+        return f"{words[0]}\t{new.state}, epoch {epochs}, {shares}"
+    if isinstance(new, Layer):
+        words += [f"{name} {share:.4g}" for name, share in new.shares.items()]
+    else:
+        words.append(f"{new.share:.4g}")
+    return f"{words[0]}\t{', '.join(words[1:]) or 'empty'}"
+
+
+def add_halt(commands: Commands) -> None:
+    """`abkit halt`."""
+    parser = commands.add_parser(
+        "halt",
+        help="control for everyone in an experiment, at once",
+        description="Serve control to everyone in an experiment: kills it, or halts the rollout "
+        "that owns it. One write; needs no store and no controller.",
+    )
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("experiment")
+    parser.add_argument("--reason", default="by hand", help="for the record of a rollout")
+    parser.add_argument("--actor", default=os.environ.get("USER") or "operator")
+    parser.set_defaults(run=_halt)
+
+
+def _halt(options: argparse.Namespace) -> int:
+    workspace = Workspace(options.workspace)
+    readable = workspace.rollouts(on_damage=lambda _path, _error: None)
+    owners = [item for item in readable if item.experiment.key == options.experiment]
+    over = [item for item in owners if item.live or item.state == "promoted"]
+    if over:
+        moved = workspace.halt(over[0].key, reason=options.reason, actor=options.actor)
+        print(f"rollout {moved.key}: {moved.state}")
+        return 0
+    found = _experiment(options.workspace, options.experiment)
+    if found.state != "killed":
+        workspace.publish(found.kill())
+    print(f"{found.key}: killed, control {found.control!r} for everyone")
+    return 0
+
+
+def _experiment(path: Path, key: str) -> Experiment:
+    snapshot = _snapshot(path)
+    found = snapshot.experiments.get(key)
+    if found is None:
+        raise UnknownExperimentError(
+            f"no experiment {key!r} in {path}; "
+            f"there is {', '.join(snapshot.experiments) or 'none yet'}"
+        )
+    return found
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -162,12 +224,7 @@ def _audit_sql(options: argparse.Namespace) -> int:
     from abkit.audit import audit_sql
 
     snapshot = _snapshot(options.workspace)
-    experiment = snapshot.experiments.get(options.experiment)
-    if experiment is None:
-        raise UnknownExperimentError(
-            f"no experiment {options.experiment!r} in {options.workspace}; "
-            f"there is {', '.join(snapshot.experiments) or 'none yet'}"
-        )
+    experiment = _experiment(options.workspace, options.experiment)
     query = audit_sql(
         experiment,
         options.dialect,
@@ -182,11 +239,10 @@ def _audit_sql(options: argparse.Namespace) -> int:
 
 
 def _snapshot(path: Path) -> Snapshot:
-    from abkit.workspace import Workspace
-
     snapshot = Workspace(path).snapshot() if path.is_dir() else None
     if snapshot is None:
-        raise StoreError(f"{path} has no snapshot yet; `abkit publish` writes one")
+        what = "is a file, not a workspace" if path.is_file() else "has no snapshot yet"
+        raise StoreError(f"{path} {what}; `abkit publish` makes a workspace with one")
     return snapshot
 
 
@@ -208,25 +264,29 @@ def add_import(commands: Commands) -> None:
 
 def _import(options: argparse.Namespace) -> int:
     from abkit.compat import load
-    from abkit.workspace import Workspace
 
     choices = {} if options.unit is None else {"unit": options.unit}
     found = load(options.vendor, _read(options.file), **choices)
+    published = None
+    if options.workspace is not None and (found.experiments or found.layers):
+        published = Workspace(options.workspace).publish(*found.experiments, layers=found.layers)
     if options.json:
         data = {
             "experiments": [item.to_dict() for item in found.experiments],
             "layers": [item.to_dict() for item in found.layers],
         }
         print(json.dumps(data, ensure_ascii=False, indent=1))
-    else:
-        for item in found.experiments:
-            shares = ", ".join(f"{name} {share:.4g}" for name, share in item.weights.items())
-            print(f"carried over\t{item.key}\t{shares}")
-        for old, new in found.renamed.items():
-            print(f"renamed\t{old}\tto {new}")
-        for skipped in found.skipped:
-            print(f"left behind\t{skipped.key}\t{skipped.reason}")
-    if options.workspace is not None and (found.experiments or found.layers):
-        published = Workspace(options.workspace).publish(*found.experiments, layers=found.layers)
+        return 0
+    for item in found.experiments:
+        shares = ", ".join(f"{name} {share:.4g}" for name, share in item.weights.items())
+        traffic = item.coverage * item.rollout
+        print(f"carried over\t{item.key}\t{shares}, of {traffic:.4g} of the traffic")
+    for layer in found.layers:
+        print(f"layer\t{layer.key}\t{', '.join(layer.shares)}")
+    for old, new in found.renamed.items():
+        print(f"renamed\t{old}\tto {new}")
+    for skipped in found.skipped:
+        print(f"left behind\t{skipped.key}\t{skipped.reason}")
+    if published is not None:
         print(f"snapshot {published.version}: published {len(found.experiments)} experiments")
     return 0

@@ -36,7 +36,9 @@ def add_snapshot(commands: Commands) -> None:
         "follow", parents=[token], help="keep a local snapshot equal to a source"
     )
     follow.add_argument("source", help="http(s):// address, file or workspace")
-    follow.add_argument("target", type=Path, help="local file or workspace")
+    follow.add_argument(
+        "target", type=Path, help="workspace, made if it is absent, or a .json file"
+    )
     follow.add_argument("--once", action="store_true", help="one step; 0 if a good file is there")
     follow.add_argument("--interval", type=float, default=1.0, metavar="SECONDS")
     follow.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS")
@@ -67,7 +69,7 @@ def _snapshot_follow(options: argparse.Namespace) -> int:
         raise ConfigError(f"--mode must be octal, such as 640, got {options.mode!r}") from None
     follower = Follower(
         _snapshot_source(options.source),
-        _snapshot_file(options.target),
+        _target(options.target),
         interval_seconds=options.interval,
         timeout_seconds=options.timeout,
         token=_snapshot_token(options.token_file),
@@ -123,6 +125,21 @@ def _snapshot_source(text: str) -> str | Path:
 
 def _snapshot_file(path: Path) -> Path:
     return path / "snapshot.json" if path.is_dir() else path
+
+
+def _target(path: Path) -> Path:
+    """The file to keep: this one, or the snapshot of a workspace, which is made if it is absent.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    if path.suffix == ".json" and not path.is_dir():
+        return path
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {path}: {error.strerror}") from None
+    return path / "snapshot.json"
 
 
 def _snapshot_token(path: Path | None) -> str:

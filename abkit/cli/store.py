@@ -188,12 +188,15 @@ def _forget(options: argparse.Namespace) -> int:
 
 
 def _print_forgotten(item: Forgotten) -> None:
+    if not (item.events or item.segments or item.files or item.states or item.removed):
+        print("nothing of this unit was found")
+        return
     print(
         f"{item.events:,} events taken out of the store; rewrote {item.segments} segments and "
         f"{item.files} archived files"
     )
     for name in item.states:
-        print(f"override removed\t{name}")
+        print(f"override removed\t{name}\ttake it out of the file you publish from, too")
     for path in item.removed:
         print(f"deleted\t{path}\tan old store that was set aside")
     for path in item.unsealed:

@@ -44,7 +44,13 @@ def space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     one.write_text(json.dumps(ONE))
     workspace = str(tmp_path / "ws")
     assert main(["publish", workspace, str(file), str(one)]) == 0
-    assert capsys.readouterr().out == "snapshot 1: published 3 experiments, 1 holdouts\n"
+    assert capsys.readouterr().out == (
+        "snapshot 1\n"
+        "experiment\tplain\tnew\trunning, epoch 1, a 1\n"
+        "experiment\tranker\tnew\trunning, epoch 1, old 0.5, new 0.5\n"
+        "experiment\tsolo\tnew\trunning, epoch 1, a 0.5, b 0.5\n"
+        "holdout\tquiet\tnew\t0.5\n"
+    )
     return workspace
 
 
@@ -69,9 +75,12 @@ def test_assign_says_what_and_why(space: str, capsys: pytest.CaptureFixture[str]
     ("words", "said"),
     [
         (["assign", "SPACE", "u", "nope"], "no experiment 'nope'"),
-        (["assign", "SPACE", "u", "--attribute", "age"], "--attribute 'age' is neither NAME=TEXT nor NAME:=JSON"),
+        (
+            ["assign", "SPACE", "u", "--attribute", "age"],
+            "--attribute 'age' is neither NAME=TEXT nor NAME:=JSON",
+        ),
         (["assign", "SPACE", "u", "--attribute", "age:=x"], "'x' is not JSON"),
-        (["assign", "ELSEWHERE", "u"], "has no snapshot yet; `abkit publish` writes one"),
+        (["assign", "ELSEWHERE", "u"], "has no snapshot yet; `abkit publish` makes"),
         (["audit-sql", "SPACE", "nope"], "no experiment 'nope'"),
         (["audit-sql", "SPACE", "solo", "--dialect", "oracle"], "oracle"),
         (["publish", "SPACE", "absent.toml"], "cannot read absent.toml"),
@@ -154,3 +163,64 @@ def test_another_vendors_experiments_are_taken_over(
     units = [f"user-{i}" for i in range(200)]
     assert [one.variant(key, u) for u in units] == [two.variant(key, u) for u in units]
     assert len({one.variant(key, u) for u in units}) == 2
+
+
+def test_publishing_again_says_what_changed(
+    space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wider.json").write_text(
+        json.dumps({**ONE, "variants": {"a": 0.25, "b": 0.75}, "key": "solo"})
+    )
+    assert main(["publish", space, str(tmp_path / "wider.json")]) == 0
+    out = capsys.readouterr().out
+    assert out == "snapshot 2\nexperiment\tsolo\tchanged\trunning, epoch 1 -> 2, a 0.25, b 0.75\n"
+    assert main(["publish", space, str(tmp_path / "wider.json")]) == 0
+    assert capsys.readouterr().out == "snapshot 3\n"
+
+
+def test_any_experiment_is_halted_by_its_name(
+    space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["halt", space, "solo"]) == 0
+    assert capsys.readouterr().out == "solo: killed, control 'a' for everyone\n"
+    assert main(["halt", space, "solo"]) == 0
+    assert Client(space).assign("solo", "u").reason == "killed"
+    plan = tmp_path / "plan.toml"
+    plan.write_text('key = "r"\nexperiment = "fresh"\ncontrol = "a"\ntreatment = "b"\n')
+    assert main(["rollout", "start", space, str(plan)]) == 0
+    assert main(["halt", space, "fresh"]) == 0
+    assert "rollout r: halted" in capsys.readouterr().out
+    assert main(["halt", space, "nope"]) == 2
+    assert "no experiment 'nope'" in capsys.readouterr().err
+
+
+def test_a_layer_is_written_in_shares(
+    space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "layer.toml"
+    text = 'layers = [{key = "l", salt = "ls", shares = {SHARES}}]\n[[experiments]]\n'
+    text += 'key = "in"\nsalt = "i"\ncontrol = "a"\nvariants = {a = 1.0}\nlayer = "l"\n'
+    file.write_text(text.replace("SHARES", "in = 0.3, other = 0.5"))
+    assert main(["publish", space, str(file)]) == 0
+    assert "layer\tl\tnew\tin 0.3, other 0.5" in capsys.readouterr().out
+    units = [f"user-{i}" for i in range(2_000)]
+    before = {unit for unit in units if Client(space).assign("in", unit).in_experiment}
+    file.write_text(text.replace("SHARES", "other = 0.4, in = 0.6"))
+    assert main(["publish", space, str(file)]) == 0
+    after = {unit for unit in units if Client(space).assign("in", unit).in_experiment}
+    assert before < after
+    assert 0.5 < len(after) / len(units) < 0.7
+    file.write_text(text.replace("SHARES", "typo = 0.3"))
+    assert main(["publish", space, str(file)]) == 2
+    assert "gives it no buckets; it has typo" in capsys.readouterr().err
+    file.write_text(text.replace("{SHARES}", "3"))
+    assert main(["publish", space, str(file)]) == 2
+    assert "shares must be a table" in capsys.readouterr().err
+
+
+def test_a_snapshot_is_followed_into_a_folder_that_is_not_there_yet(
+    space: str, tmp_path: Path
+) -> None:
+    worker = tmp_path / "worker"
+    assert main(["snapshot", "follow", space, str(worker), "--once"]) == 0
+    assert Client(worker).assign("solo", "u").reason == "split"

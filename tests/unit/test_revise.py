@@ -12,7 +12,7 @@ from abkit.client import Client
 from abkit.errors import ConfigError, SchemaVersionError, StoreError
 from abkit.experiment import Experiment
 from abkit.layer import Holdout, Layer
-from abkit.rollout import Rollout
+from abkit.rollout import Rollout, Stage
 from abkit.snapshot import Snapshot, _checksum
 from abkit.workspace import Workspace
 
@@ -125,6 +125,68 @@ def test_two_steps_with_one_salt_are_refused(options: dict[str, Any], name: str)
             version=1,
             published=0.0,
         )
+
+
+def test_a_rollout_takes_over_what_was_published(workspace: Workspace) -> None:
+    layer = Layer(key="l", salt="l").resize("ranker", 0.5)
+    holdout = Holdout(key="h", salt="h", share=0.1)
+    targeting = {"attribute": "country", "is": "DE"}
+    plain = experiment(
+        "ranker", layer="l", holdouts=("h",), targeting=targeting, overrides={"qa": "old"}
+    )
+    workspace.publish(plain, layers=[layer], holdouts=[holdout])
+    workspace.start(rollout("r", "ranker"))
+    found = published(workspace, "ranker")
+    assert (found.salt, found.layer, found.holdouts) == (plain.salt, "l", ("h",))
+    assert found.targeting == plain.targeting
+    assert found.overrides == {"qa": "old"}
+    assert found.epoch == 2
+    # The next one keeps apart and out the same units, under a salt of its own.
+    workspace.halt("r", reason="x", actor="y")
+    workspace.start(rollout("r2", "ranker"))
+    after = published(workspace, "ranker")
+    assert (after.layer, after.holdouts, after.targeting) == ("l", ("h",), plain.targeting)
+    assert after.salt != plain.salt
+
+
+def test_a_plan_that_says_so_takes_over_nothing(workspace: Workspace) -> None:
+    workspace.publish(
+        experiment("ranker", layer="l"), layers=[Layer(key="l", salt="l").resize("ranker", 1.0)]
+    )
+    own = Rollout.plan(
+        "r", experiment="ranker", control="old", treatment="new", salt="own", targeting=None
+    )
+    workspace.start(own)
+    assert (published(workspace, "ranker").salt, published(workspace, "ranker").layer) == (
+        "own",
+        "",
+    )
+
+
+@pytest.mark.parametrize("ending", ["halt", "promoted"])
+def test_an_experiment_is_published_again_after_its_rollout(
+    ending: str, workspace: Workspace
+) -> None:
+    stages = (Stage(name="all", mode="switch", share=1.0),)
+    workspace.start(
+        Rollout.plan("r", experiment="ranker", control="old", treatment="new", stages=stages)
+    )
+    with pytest.raises(ConfigError, match="rollout 'r' owns the experiment 'ranker' while it is"):
+        workspace.publish(experiment("ranker"))
+    if ending == "halt":
+        workspace.halt("r", reason="x", actor="y")
+    else:
+        live = workspace.rollout("r")
+        done = replace(live, state="promoted", version=live.version + 1)
+        workspace.put(done, expected_version=live.version)
+    workspace.publish(experiment("ranker"))
+    found = published(workspace, "ranker")
+    assert found.epoch > workspace.rollout("r").last_epoch
+    assert found.weights == {"old": 0.5, "new": 0.5}
+    workspace.publish(experiment("ranker", shares={"old": 0.2, "new": 0.8}))
+    assert published(workspace, "ranker").epoch == found.epoch + 1
+    if ending == "promoted":
+        assert workspace.rollout("r").state == "superseded"
 
 
 # A halt is published whatever state the other files are in

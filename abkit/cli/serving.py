@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abkit.bucketing import SPACE
+from abkit.bucketing.scheme import scheme
 from abkit.errors import ConfigError, StoreError, UnknownExperimentError
 from abkit.experiment import Experiment
 from abkit.layer import Holdout, Layer
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
+    from abkit.assignment import Assignment
     from abkit.snapshot import Snapshot
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
@@ -41,6 +44,9 @@ def _publish(options: argparse.Namespace) -> int:
     found: dict[str, list[Any]] = {name: [] for name in _PARTS}
     for path in options.files:
         data = _read(path)
+        for name in _PARTS:
+            if isinstance(data.get(name.removesuffix("s")), (list, dict)):
+                raise ConfigError(f"{path}: say [[{name}]], not [[{name.removesuffix('s')}]]")
         for name in _PARTS:
             items = data.get(name, [])
             if not isinstance(items, list):
@@ -179,9 +185,35 @@ def _assign(options: argparse.Namespace) -> int:
         print(json.dumps([{name: getattr(a, name) for name in names} for a in found], indent=1))
         return 0
     for item in found:
-        bucket = "" if item.bucket is None else f", bucket {item.bucket}"
-        print(f"{item.experiment}\t{item.variant}\t{item.reason}{bucket}")
+        print(f"{item.experiment}\t{item.variant}\t{item.reason}\t{_why(snapshot, item)}")
     return 0
+
+
+def _why(snapshot: Snapshot, found: Assignment) -> str:
+    """In words: where the unit lies, and what that means."""
+    item = snapshot.experiments.get(found.experiment)
+    where = "" if found.bucket is None else f"at {found.bucket / SPACE:.2%} of the buckets"
+    if item is None:
+        return where
+    if found.reason == "holdout":
+        held = [key for key in item.holdouts if _holds(snapshot.holdouts[key], found.unit_id)]
+        return f"held out by {', '.join(held)}"
+    if found.reason == "layer":
+        layer = snapshot.layers[item.layer]
+        bucket = scheme(layer.hash).split.bucket(layer.salt, found.unit_id)
+        owner = [part.variant for part in layer.ranges if part.lower <= bucket < part.upper]
+        who = f"which belongs to {owner[0]}" if owner else "which is free"
+        return f"at {bucket / SPACE:.2%} of layer {layer.key}, {who}"
+    if found.reason == "targeting" and item.targeting is not None:
+        return f"needs {json.dumps(item.targeting.to_dict(), ensure_ascii=False)}"
+    if found.reason == "rollout":
+        return f"{where}, outside of the {item.rollout * item.coverage:.4g} of units that are in"
+    return where
+
+
+def _holds(holdout: Holdout, unit_id: str) -> bool:
+    edge = holdout.ranges[0].upper if holdout.share else 0
+    return scheme("abkit-v1").split.bucket(holdout.salt, unit_id) < edge
 
 
 def _attribute(text: str) -> tuple[str, Any]:

@@ -62,7 +62,8 @@ def test_what_is_published_serves(space: str) -> None:
 
 def test_assign_says_what_and_why(space: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["assign", space, "user-1", "ranker"]) == 0
-    assert capsys.readouterr().out == "ranker\told\ttargeting\n"
+    out = capsys.readouterr().out
+    assert out == 'ranker\told\ttargeting\tneeds {"attribute": "age", "at_least": 18}\n'
     assert main(["assign", space, "user-1", "--attribute", "age:=18", "--json"]) == 0
     found = {item["experiment"]: item for item in json.loads(capsys.readouterr().out)}
     real = Client(space).assign("ranker", "user-1", {"age": 18})
@@ -224,3 +225,54 @@ def test_a_snapshot_is_followed_into_a_folder_that_is_not_there_yet(
     worker = tmp_path / "worker"
     assert main(["snapshot", "follow", space, str(worker), "--once"]) == 0
     assert Client(worker).assign("solo", "u").reason == "split"
+
+
+def test_assign_says_where_the_unit_lies(
+    space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "more.toml"
+    file.write_text("""
+layers = [{key = "l", salt = "ls", shares = {in = 0.3, other = 0.5}}]
+holdouts = [{key = "all", salt = "a", share = 1.0}]
+[[experiments]]
+key = "in"
+salt = "i"
+control = "a"
+variants = {a = 1.0}
+layer = "l"
+[[experiments]]
+key = "held"
+salt = "j"
+control = "a"
+variants = {a = 1.0}
+holdouts = ["all"]
+[[experiments]]
+key = "small"
+salt = "k"
+control = "a"
+variants = {a = 1.0}
+rollout = 0.0
+""")
+    assert main(["publish", space, str(file)]) == 0
+    capsys.readouterr()
+    units = [f"user-{i}" for i in range(40)]
+    said = set()
+    for unit in units:
+        assert main(["assign", space, unit]) == 0
+        rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        said |= {(row[0], row[2], row[3].partition("of ")[2]) for row in rows}
+    assert ("in", "layer", "layer l, which belongs to other") in said
+    assert ("in", "layer", "layer l, which is free") in said
+    assert ("in", "split", "the buckets") in said
+    assert any(key == "small" and "outside" in text for key, _, text in said)
+    assert main(["assign", space, "u", "held"]) == 0
+    assert capsys.readouterr().out == "held\ta\tholdout\theld out by all\n"
+
+
+def test_a_table_in_the_singular_is_pointed_at(
+    space: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "one.toml"
+    file.write_text("[[experiment]]\nkey = 'x'\n")
+    assert main(["publish", space, str(file)]) == 2
+    assert "say [[experiments]], not [[experiment]]" in capsys.readouterr().err

@@ -162,8 +162,8 @@ class SourceHealth:
         version: of the snapshot in use; 0 for none.
         checksum: of the snapshot in use; empty for none.
         age_seconds: since that snapshot was published; None without one.
-        errors: reads of the file that failed since start.
-        last_error: why the last of them failed; empty for none.
+        errors: reads of the file that failed since start; that there is none yet is no error.
+        last_error: why the last read failed that did; empty for none, and after a good one.
         origin: where the snapshot in use came from: "file", "fallback", or "none".
     """
 
@@ -260,6 +260,10 @@ class SnapshotSource:
                 return
             snapshot = Snapshot.from_bytes(_read_regular(self._path, status))
             table = compile_snapshot(snapshot, self._sticky)
+        except FileNotFoundError as error:
+            # Before the first one that is no error: serving may start before it is published.
+            self._count(error, is_error=self.state[0] is not None)
+            return
         except AbkitError as error:
             # It is the file that is bad: it is not parsed again until it changes.
             self._count(error)
@@ -269,6 +273,7 @@ class SnapshotSource:
             self._count(error)
             return
         self._origin = "file"
+        self._last_error = ""
         self.state = (snapshot, table, signature)
 
     def _take_fallback(self, path: str) -> None:
@@ -281,8 +286,8 @@ class SnapshotSource:
         self._origin = "fallback"
         self.state = (snapshot, table, self.state[2])
 
-    def _count(self, error: Exception) -> None:
-        self._errors += 1
+    def _count(self, error: Exception, *, is_error: bool = True) -> None:
+        self._errors += is_error
         self._last_error = f"{type(error).__name__}: {error}"
 
 

@@ -405,7 +405,7 @@ def use(client: Client) -> None:
     assert client.flush() in {True, False}
     health = client.health()
     assert health.snapshot is not None
-    assert health.snapshot.errors > 0
+    assert health.snapshot.last_error
     assert health.snapshot.last_error
     counts = health.events
     assert counts.accepted == 20

@@ -378,14 +378,33 @@ def test_a_file_that_is_none_never_replaces_a_good_snapshot(
     assert ": " in health.last_error, "kind of error and what the system said"
 
 
-@pytest.mark.parametrize("name", ["absent.json", "absent/snapshot.json", "a\x00b", "x" * 5000])
-def test_a_source_starts_without_a_file(tmp_path: Path, name: str, clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("name", "is_error"),
+    [("absent.json", 0), ("absent/snapshot.json", 0), ("a\x00b", 1), ("x" * 5000, 1)],
+)
+def test_a_source_starts_without_a_file(
+    tmp_path: Path, name: str, is_error: int, clock: Clock
+) -> None:
+    """That there is none yet is no error, and is told all the same."""
     source = SnapshotSource(tmp_path / name, monotonic=clock)
     assert source.table() == {}
-    assert source.health().errors == 1
+    assert source.health().errors == is_error
     clock.now += 0.5
     assert source.table() == {}
-    assert source.health().errors == 2
+    assert source.health().errors == 2 * is_error
+    assert source.health().last_error
+
+
+def test_a_file_that_is_gone_is_an_error_and_one_that_is_back_is_none(
+    path: Path, source: SnapshotSource, clock: Clock
+) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    assert polled(source, clock)
+    assert (source.health().errors, "FileNotFound" in source.health().last_error) == (1, True)
+    path.write_bytes(content)
+    polled(source, clock)
+    assert (source.health().errors, source.health().last_error) == (1, "")
 
 
 def test_a_pipe_in_the_place_of_the_file_holds_nobody_up(path: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from abkit.analysis import HEADINGS, SEGMENT_HEADINGS, segment_rows, table_rows
+from abkit.analysis import HEADINGS, segment_rows, table_rows
 from abkit.analysis.display import notes, short_names
 
 if TYPE_CHECKING:
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from abkit.analysis import Report
 
 _STYLES = {"info": "dim", "warn": "yellow", "block": "bold red"}
-_WORDS = ("metric", "variant", "segment")  # columns of text, which may be folded
+_WORDS = ("metric", "variant")  # columns of text, which may be folded
+_FOLDED = 12  # characters of them that a line must hold
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
@@ -39,17 +39,18 @@ def print_report(report: Report, console: Console | None = None) -> None:
     _line(console, f"\n{treatments} against {control}", "bold")
     lone = len(report.variants) == 2
     short = short_names(list(report.variants))
-    for headings, rows in (
-        (HEADINGS, table_rows(report)),
-        (SEGMENT_HEADINGS, segment_rows(report)),
-    ):
-        if rows:
-            shown = [i for i, name in enumerate(headings) if not (lone and name == "variant")]
-            where = headings.index("variant")
-            cells = [[short[x] if i == where else x for i, x in enumerate(row)] for row in rows]
-            _print_table(
-                console, [headings[i] for i in shown], [[row[i] for i in shown] for row in cells]
-            )
+    shown = [i for i, name in enumerate(HEADINGS) if not (lone and name == "variant")]
+    groups: dict[str, list[tuple[str, ...]]] = {"": table_rows(report)}
+    for segment, *cells in segment_rows(report):
+        groups.setdefault(segment, []).append(tuple(cells))
+    for segment, rows in groups.items():
+        if segment:
+            _line(console, f"\n{segment}", "bold")
+        _print_table(
+            console,
+            [HEADINGS[i] for i in shown],
+            [[short.get(row[i], row[i]) if i == 1 else row[i] for i in shown] for row in rows],
+        )
     for note in notes(report):
         _line(console, note)
     first = report.results[0]
@@ -59,7 +60,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         family = f"; those of segments corrected for their number ({used})"
     _line(
         console,
-        f"intervals at {1 - first.level:.4g} confidence, {first.estimate.alternative}{family}; "
+        f"intervals at {100 * (1 - first.level):.4g} %, {first.estimate.alternative}{family}; "
         "they hold for one planned look",
         "dim",
     )
@@ -73,18 +74,25 @@ def _line(console: Console, text: str, style: str = "") -> None:
 def _print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table, or, where its numbers do not fit side by side, one line per cell."""
     table = Table(box=None, pad_edge=False)
-    for name in headings:
+    needed = -2  # two spaces between columns
+    for i, name in enumerate(headings):
         text = name in _WORDS
+        widest = max(len(name), *(len(row[i]) for row in rows))
+        width = min(_FOLDED, widest) if text else widest
+        needed += width + 2
         table.add_column(
-            name, justify="left" if text else "right", overflow="fold", no_wrap=not text
+            name,
+            justify="left" if text else "right",
+            overflow="fold",
+            no_wrap=not text,
+            min_width=width,
         )
     for row in rows:
         table.add_row(*map(Text, row))  # no markup: names come from the data
-    if Measurement.get(console, console.options, table).minimum <= console.width:
+    if needed <= console.width:
         console.print(table)
         return
     for row in rows:
         _line(console, "")
         for name, cell in zip(headings, row, strict=True):
             _line(console, f"{name:<12}{cell}")
-

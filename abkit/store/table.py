@@ -39,10 +39,9 @@ _READERS = {
     ".jsonl": "read_json",
     ".ndjson": "read_json",
 }
-_NUMBERS = frozenset(
-    "boolean tinyint smallint integer bigint hugeint utinyint usmallint uinteger ubigint uhugeint "
-    "float double decimal".split()
-)
+_NUMBERS = frozenset(["boolean", "float", "double", "decimal"]).union(
+    f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge")
+) | frozenset(["integer", "uinteger"])
 _NESTED = frozenset(["struct", "map", "list", "array", "union", "variant"])
 
 
@@ -248,7 +247,10 @@ def _register(connection: duckdb.DuckDBPyConnection, relation: Any, columns: lis
 
 
 def _check_columns(types: Mapping[str, tuple[str, str]], columns: Columns) -> None:
-    for part, name in (*columns.labels(), *((part, name) for name, part in columns.numbers.items())):
+    for part, name in (
+        *columns.labels(),
+        *((part, name) for name, part in columns.numbers.items()),
+    ):
         if name not in types:
             msg = f"no column {name!r} for the {part}{hint(name, types)}"
             raise DataError(msg)

@@ -45,6 +45,16 @@ def analyze(file: Path | str, *more: str, metric: str = "bought") -> list[str]:
         (GOOD, ["--weights", "a=1,b=x"], ["'b=x' is not NAME=NUMBER"]),
         (GOOD, ["--weights", "a=1,b=-1"], ["'b'", "-1"]),
         (GOOD, ["--alpha", "1.5"], ["alpha", "1.5"]),
+        (GOOD, ["--ratio", "spend"], ["'spend' is not NUMERATOR/DENOMINATOR"]),
+        (GOOD, ["--ratio", "spend/vists"], ["no column 'vists' for the metric (part of spend/"]),
+        (GOOD, ["--covariate", "spent"], ["no column 'spent' for the covariate", "'spend'"]),
+        (GOOD, ["--margin", "bought"], ["--margin 'bought'", "is not NAME=NUMBER"]),
+        (GOOD, ["--margin", "bough=-0.1"], ["margin of no metric 'bough'", "'bought'"]),
+        (GOOD, ["--winsorize", "spend=.9"], ["is not NAME:NUMBER"]),
+        (GOOD, ["--winsorize", "bought:.9"], ["'bought' is a proportion"]),
+        (GOOD, ["--segment", "place"], ["no column 'place' for the segment"]),
+        (GOOD, ["--epoch", "place"], ["no column 'place' for the epoch"]),
+        (GOOD, ["--method", "chi2"], ["method must be one of pooled_z", "'chi2'"]),
         ("user,arm,bought\n1,a,1\n2,a,0\n", [], ["only 'a'", "second variant"]),
         ("user,arm,bought\n1,a,1\n2,b,nan\n", [], ["'bought'", "1 rows", "--missing"]),
         ("user,arm,bought\n1,a,1\n2,b,inf\n", [], ["'bought'", "infinite"]),
@@ -90,6 +100,24 @@ def test_the_table_shows_units_checks_and_results(
         "one planned",
     ):
         assert word in out
+
+
+def test_options_reach_the_analysis(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{line},{i % 3},{i % 5}.25" for i, line in enumerate(GOOD.splitlines()[1:])]
+    table.write_text("\n".join(["user,arm,bought,spend,place,before", *rows]))
+    more = ["--ratio", "bought/spend", "--covariate", "before", "--winsorize", "spend:.9"]
+    more += ["--segment", "place", "--correction", "bh", "--bayes", "--margin", "bought=-.5"]
+    assert main(analyze(table, *more, "--format", "json")) == 0
+    found = json.loads(capsys.readouterr().out)["results"]
+    assert [item["metric"] for item in found] == ["bought", "bought/spend"] * 4
+    assert [item.get("segment", {}).get("value") for item in found][::2] == [None, "0", "1", "2"]
+    assert {item["correction"]["method"] for item in found} == {"bh"}
+    assert found[0]["margin"] == -0.5
+    assert all(0 < item["bayes"]["chance_to_beat"] < 1 for item in found)
+    assert main(analyze(table, *more)) == 0
+    assert "place=2" in capsys.readouterr().out
+    assert main(analyze(table, "--epoch", "place", "--format", "words")) == 0
+    assert "Arms are compared within 3 epochs" in capsys.readouterr().out
 
 
 def test_one_sided_intervals_have_no_end_in_json(

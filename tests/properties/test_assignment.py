@@ -18,8 +18,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from abkit.compiler import compile_experiment
 from abkit.bucketing import SPACE, digest, rollout_bucket, split_bucket
+from abkit.compiler import compile_experiment
 from abkit.experiment import Experiment, Range
 
 if TYPE_CHECKING:

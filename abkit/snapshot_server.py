@@ -202,6 +202,10 @@ class SnapshotServer:
             await self._stop.wait()
         finally:
             server.close()
+            # A connection that was just accepted begins before it is cancelled: one that never
+            # began would leave its socket to the garbage collector.
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

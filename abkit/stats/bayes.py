@@ -290,15 +290,19 @@ def normal_posterior(
         return replace(blank, status="undefined")
     z = mean / sd
     quantile = float(stats.norm.isf(result.alpha / 2))
+    ends = mean - quantile * sd, mean + quantile * sd
+    losses = _loss(z, sd), _loss(-z, sd)
+    if not all(map(math.isfinite, (z, *ends, *losses))):  # beyond what a float holds
+        return replace(blank, status="undefined")
     return replace(
         blank,
         chance_to_beat=float(special.ndtr(z)),
         difference=mean,
         standard_deviation=sd,
-        interval=Interval(mean - quantile * sd, mean + quantile * sd),
+        interval=Interval(*ends),
         lift_interval=None,
-        loss_treatment=_loss(z, sd),
-        loss_control=_loss(-z, sd),
+        loss_treatment=losses[0],
+        loss_control=losses[1],
     )
 
 

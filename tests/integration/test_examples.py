@@ -92,7 +92,8 @@ def test_the_ranker_service_rolls_out_and_back(tmp_path: Path) -> None:
         kinds[record[0] if record[0] != "o" else record[3]] += 1
     assert kinds["e"] >= sum(users.values())
     assert kinds["latency_ms"] == kinds["failed"] >= kinds["e"]
-    assert 0 < kinds["wrong"] <= kinds["latency_ms"]
+    # Labels come for everybody, exposed or not.
+    assert kinds["wrong"] > 0
 
 
 def ask(port: int, path: str, body: dict[str, Any]) -> Any:

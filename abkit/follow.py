@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 from abkit.errors import AbkitError, ConfigError
 from abkit.fetch import TIMEOUT_SECONDS, FileSource, open_source
 from abkit.records import is_number
-from abkit.snapshot import MAX_BYTES, Snapshot
+from abkit.snapshot import MAX_BYTES, Snapshot, write_atomically
 
 if TYPE_CHECKING:
     import threading
@@ -210,7 +210,7 @@ class Follower:
         if held is not None:
             self._check_order(snapshot, held)
         try:
-            _replace(self._target, content, self._mode, is_durable=True)
+            write_atomically(self._target, content, mode=self._mode)
         except (OSError, ValueError) as error:
             raise _NotTakenError("unwritable", error) from None
         self._look()
@@ -289,36 +289,12 @@ class Follower:
         failure = ""
         try:
             content = json.dumps(health, indent=1).encode()
-            _replace(self._health_path, content, self._mode, is_durable=False)
+            write_atomically(self._health_path, content, mode=self._mode, is_durable=False)
         except (OSError, ValueError) as error:
             failure = str(_NotTakenError("unwritable", error))
         if failure and failure != self._health_error:
             self._report(f"{self._health_path}: unwritable: {failure}")
         self._health_error = failure
-
-
-def _replace(path: Path, content: bytes, mode: int, *, is_durable: bool) -> None:
-    """Replace a file in one step: `write_atomically`, with its permissions set before the step."""
-    fresh = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(8).hex()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            if is_durable:
-                os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError, ValueError):
-            fresh.unlink()
-        raise
-    if is_durable:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _sweep(target: Path, oldest: float) -> None:

@@ -133,20 +133,33 @@ class Snapshot:
         return cls(version, float(published), table, checksum, layers, holdouts)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step that survives a crash: readers see the old or the new one."""
+def write_atomically(
+    path: Path, content: bytes, *, mode: int = 0o600, is_durable: bool = True
+) -> None:
+    """Replace a file in one step that survives a crash: readers see the old or the new one.
+
+    Args:
+        path: the file.
+        content: what it holds then.
+        mode: its permissions, set before the step: there is no moment with others.
+        is_durable: whether it also survives loss of power.
+    """
     name = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(name, flags, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
         name.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             name.unlink()
         raise
+    if not is_durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

@@ -86,7 +86,7 @@ def test_an_unchanged_source_is_neither_parsed_nor_written(
         raise AssertionError
 
     monkeypatch.setattr("abkit.follow.Snapshot.from_bytes", fail)
-    monkeypatch.setattr(abkit.follow, "_replace", fail)
+    monkeypatch.setattr(abkit.follow, "write_atomically", fail)
     os.utime(pair.source)
     assert pair.follower.poll().status == "same"
 

@@ -273,7 +273,7 @@ def _audit_sql(options: argparse.Namespace) -> int:
 def _snapshot(path: Path) -> Snapshot:
     snapshot = Workspace(path).snapshot() if path.is_dir() else None
     if snapshot is None:
-        what = "is a file, not a workspace" if path.is_file() else "has no snapshot yet"
+        what = "has no snapshot yet" if path.is_dir() else "is no workspace"
         raise StoreError(f"{path} {what}; `abkit publish` makes a workspace with one")
     return snapshot
 

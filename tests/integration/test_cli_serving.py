@@ -81,7 +81,7 @@ def test_assign_says_what_and_why(space: str, capsys: pytest.CaptureFixture[str]
             "--attribute 'age' is neither NAME=TEXT nor NAME:=JSON",
         ),
         (["assign", "SPACE", "u", "--attribute", "age:=x"], "'x' is not JSON"),
-        (["assign", "ELSEWHERE", "u"], "has no snapshot yet; `abkit publish` makes"),
+        (["assign", "ELSEWHERE", "u"], "is no workspace; `abkit publish` makes"),
         (["audit-sql", "SPACE", "nope"], "no experiment 'nope'"),
         (["audit-sql", "SPACE", "solo", "--dialect", "oracle"], "oracle"),
         (["publish", "SPACE", "absent.toml"], "cannot read absent.toml"),

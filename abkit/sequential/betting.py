@@ -21,9 +21,8 @@ import numpy as np
 
 from abkit.errors import DataError, DesignError
 from abkit.estimate import Interval
-from abkit.sequential.design import Look, rejected, running_p
+from abkit.sequential.design import Look, evidence_look
 from abkit.stats.difference import check_test
-from abkit.stats.srm import capped_exp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -104,22 +103,14 @@ class BettingMean:
         Raises:
             DesignError: the state belongs to another design.
         """
-        if data.design != self:
-            raise DesignError(f"this state was started by another design: {data.design}")
-        log_e = data.log_e_value
-        stops = log_e >= -math.log(self.alpha) or rejected(past)
-        return Look(
+        return evidence_look(
+            self,
+            data,
+            past,
             method="betting",
-            guarantee="anytime-valid",
-            alpha=self.alpha,
-            alternative=self.alternative,
-            status="ok" if data.n else "insufficient_data",
-            decision="reject" if stops else "continue",
             information=float(data.n),
             estimate=data.mean,
             interval=data.interval,
-            e_value=capped_exp(log_e),
-            p_value=running_p(log_e, past),
         )
 
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from scipy import optimize
 
-from abkit.errors import DataError, DesignError
+from abkit.errors import DataError
 from abkit.estimate import Interval
-from abkit.sequential.design import Look, rejected, running_p
+from abkit.sequential.design import Look, evidence_look
 from abkit.sequential.tilting import DEFAULT_PARTS, TiltPrior, tilt_interval, tilt_log_mixture
 from abkit.stats.difference import check_test
-from abkit.stats.srm import capped_exp, lindon_malek_log_e
+from abkit.stats.srm import lindon_malek_log_e
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -121,23 +121,15 @@ class CountMixture:
         Raises:
             DesignError: the state belongs to another design.
         """
-        if data.design != self:
-            raise DesignError(f"this state was started by another design: {data.design}")
-        log_e = data.log_e_value
-        stops = log_e >= -math.log(self.alpha) or rejected(past)
-        return Look(
+        return evidence_look(
+            self,
+            data,
+            past,
             method="poisson_mixture",
-            guarantee="anytime-valid",
-            alpha=self.alpha,
-            alternative=self.alternative,
-            scale="log",
-            status="ok" if data.information > 0 else "insufficient_data",
-            decision="reject" if stops else "continue",
             information=data.information,
             estimate=data.log_rate_ratio,
             interval=data.interval if data.information > 0 else None,
-            e_value=capped_exp(log_e),
-            p_value=running_p(log_e, past),
+            scale="log",
         )
 
 

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from abkit.errors import DataError
+from abkit.errors import DataError, DesignError
 from abkit.stats.srm import capped_exp
 
 if TYPE_CHECKING:
@@ -185,3 +185,65 @@ def running_p(log_e: float, past: Sequence[Look]) -> float:
     """
     before = past[-1].p_value if past else None
     return min(1.0 if before is None else before, 1 / capped_exp(max(0.0, log_e)))
+
+
+def evidence_look(
+    design: _AnytimeDesign,
+    state: _Evidence,
+    past: Sequence[Look],
+    *,
+    method: str,
+    information: float,
+    estimate: float | None,
+    interval: Interval | None,
+    scale: Scale = "absolute",
+) -> Look:
+    """The look of a test that adds up evidence and is valid at any of them.
+
+    Args:
+        design: what was asked.
+        state: after all data so far.
+        past: earlier looks; a rejection and the p-value stand.
+        method: name of the test.
+        information: of the design; without any there is no answer yet.
+        estimate: of what the interval bounds.
+        interval: confidence sequence; None where there is none yet.
+        scale: of estimate and interval.
+
+    Raises:
+        DesignError: the state belongs to another design.
+    """
+    if state.design != design:
+        raise DesignError(f"this state was started by another design: {state.design}")
+    log_e = state.log_e_value
+    stops = log_e >= -math.log(design.alpha) or rejected(past)
+    return Look(
+        method=method,
+        guarantee="anytime-valid",
+        alpha=design.alpha,
+        alternative=design.alternative,
+        scale=scale,
+        status="ok" if information > 0 else "insufficient_data",
+        decision="reject" if stops else "continue",
+        information=information,
+        estimate=estimate,
+        interval=interval,
+        e_value=capped_exp(log_e),
+        p_value=running_p(log_e, past),
+    )
+
+
+class _AnytimeDesign(Protocol):
+    @property
+    def alpha(self) -> float: ...
+
+    @property
+    def alternative(self) -> Alternative: ...
+
+
+class _Evidence(Protocol):
+    @property
+    def design(self) -> object: ...
+
+    @property
+    def log_e_value(self) -> float: ...

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from abkit.errors import DataError, DesignError
-from abkit.sequential.design import Look, rejected, running_p
+from abkit.errors import DataError
+from abkit.sequential.design import Look, evidence_look
 from abkit.sequential.tilting import (
     DEFAULT_PARTS,
     Array,
@@ -36,7 +36,6 @@ from abkit.sequential.tilting import (
     tilt_log_mixture,
 )
 from abkit.stats.difference import check_test
-from abkit.stats.srm import capped_exp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,23 +116,15 @@ class HypergeometricMixture:
         Raises:
             DesignError: the state belongs to another design.
         """
-        if data.design != self:
-            raise DesignError(f"this state was started by another design: {data.design}")
-        log_e = data.log_e_value
-        stops = log_e >= -math.log(self.alpha) or rejected(past)
-        return Look(
+        return evidence_look(
+            self,
+            data,
+            past,
             method="hypergeometric_mixture",
-            guarantee="anytime-valid",
-            alpha=self.alpha,
-            alternative=self.alternative,
-            scale="log",
-            status="ok" if data.information > 0 else "insufficient_data",
-            decision="reject" if stops else "continue",
             information=data.information,
             estimate=data.log_odds_ratio,
             interval=data.interval if data.information > 0 else None,
-            e_value=capped_exp(log_e),
-            p_value=running_p(log_e, past),
+            scale="log",
         )
 
 

@@ -309,9 +309,9 @@ with SegmentWriter(workspace.log_path) as writer, Ingester(workspace) as ingeste
 """
 
 
-@pytest.mark.parametrize(("when", "refused"), [("4", 0), ("3..4", 1)])
+@pytest.mark.parametrize("when", ["4", "3..4"])
 def test_an_fsync_that_fails_costs_no_event_and_acknowledges_none(
-    workspace: Workspace, when: str, refused: int
+    workspace: Workspace, when: str
 ) -> None:
     strace = shutil.which("strace")
     if strace is None:
@@ -325,10 +325,12 @@ def test_an_fsync_that_fails_costs_no_event_and_acknowledges_none(
     script = [sys.executable, "-c", FAILING, str(workspace.path)]
     done = subprocess.run([*command, *script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "INJECTED" in trace.read_text()
+    # strace counts calls by thread, so more than one may fail; a refusal takes two of them.
+    injected = trace.read_text().count("INJECTED")
+    assert injected > 0
     said = done.stdout.split()
     assert len(said) == 6
-    assert said.count("refused") <= refused
+    assert said.count("refused") <= injected // 2
     assert said[-1] == "stored"
     with Ingester(workspace) as ingester:
         ingester.ingest()

@@ -177,7 +177,8 @@ class Evidence:
         role: "guardrail" or "objective".
         rule: what promotion needs, in words, such as "relative risk below 1.25".
         e_harm: e-value against "treatment is not worse"; 1 without evidence.
-        e_promote: e-value against the opposite of `rule`; 1 without evidence.
+        e_promote: e-value against the opposite of `rule`, the largest so far unless live units
+            contradict it; 1 without evidence.
         difference: treatment minus control, in the metric's unit (in log units for a metric
             analysed as logarithm); None without data.
         lower: lower end of its confidence sequence at level 1 - beta; None where there is none.

@@ -8,7 +8,7 @@ observations, `replay` recomputes all decisions of a rollout from its records.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from abkit.decision import (
@@ -57,9 +57,15 @@ class GuardrailState:
 
 @dataclass(frozen=True, slots=True)
 class JudgeState:
-    """All that the judge remembers between looks, by guardrail."""
+    """All that the judge remembers between looks.
+
+    Args:
+        guardrails: running tests, by metric.
+        peaks: the largest e-value for each promotion rule so far, by role and metric.
+    """
 
     guardrails: Mapping[str, GuardrailState] = field(default_factory=dict)
+    peaks: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 def judge(
@@ -87,9 +93,13 @@ def judge(
         show = _difference_guardrail if guardrail.test == "difference" else _counted_guardrail
         evidence.append(show(rollout, guardrail, observation, after))
     evidence += [_objective(rollout, item, observation) for item in rollout.policy.objectives]
+    evidence = [_with_peak(rollout, item, state, observation) for item in evidence]
     place = _place(rollout, observation)
     decision = decide(rollout.policy, tuple(evidence), place, _alarms(rollout, observation))
-    return decision, JudgeState(states)
+    peaks: dict[tuple[str, str], float] = {
+        (item.role, item.metric): item.e_promote for item in evidence
+    }
+    return decision, JudgeState(states, peaks)
 
 
 def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -270,6 +280,37 @@ def _e_promote(
     if against >= math.log(rollout.policy.promote_threshold):
         return capped_exp(live)
     return capped_exp(live + _paired_log_e(rollout, metric, observation, better, margin))
+
+
+def _with_peak(
+    rollout: Rollout, item: Evidence, state: JudgeState, observation: Observation
+) -> Evidence:
+    """What a rule has once shown stays shown, unless live units speak against it.
+
+    An e-process passes 1/beta at any time with probability beta at most (Ville), so a sequential
+    test keeps its largest value. Without that, a student shown in the shadow could wait for ever
+    on the noise of its first live units.
+    """
+    before = state.peaks.get((item.role, item.metric), 0.0)
+    if before <= item.e_promote or _is_contradicted(rollout, item, observation):
+        return item
+    return replace(item, e_promote=before)
+
+
+def _is_contradicted(rollout: Rollout, item: Evidence, observation: Observation) -> bool:
+    """Whether live units show at level beta that the rule fails."""
+    threshold = rollout.policy.promote_threshold
+    policy = rollout.policy
+    rules = policy.guardrails if item.role == "guardrail" else policy.objectives
+    rule = next(rule for rule in rules if rule.metric == item.metric)
+    if isinstance(rule, Guardrail) and rule.test != "difference":
+        return item.e_harm >= threshold
+    metric = rollout.experiment.metric(item.metric)
+    distance = rule.margin or 0.0
+    margin = distance if metric.direction == "decrease" else -distance
+    worse, _ = _sides(metric)
+    against = _live(rollout, item.metric, observation, worse, margin)
+    return _log_e(against) >= math.log(threshold)
 
 
 def _average(log_e_values: list[float]) -> float:

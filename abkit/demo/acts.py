@@ -69,7 +69,7 @@ def acts(*, logistic: str, student: str, green: str, fast: bool) -> list[Act]:
                 if fast
                 else _stages(((1, 100), (5, 400), (25, 1_500), (50, 5_000))),
             ),
-            max_requests=30_000 if fast else 60_000,
+            max_requests=80_000,
         ),
         Act(
             number=2,
@@ -91,7 +91,7 @@ def acts(*, logistic: str, student: str, green: str, fast: bool) -> list[Act]:
                     *_stages(((10, 100), (50, 300)) if fast else ((10, 300), (50, 1_500))),
                 ),
             ),
-            max_requests=40_000 if fast else 60_000,
+            max_requests=80_000,
         ),
         Act(
             number=3,

@@ -24,7 +24,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def summary(workspace: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "abkit.cli", "demo", "--fast", "--json"]
     command += ["--workspace", str(workspace)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -30,28 +30,34 @@ PAIRS = {
 }
 
 
-def look(wrong: int, slower: float) -> tuple[str, dict[str, float]]:
-    rollout = start(
-        Rollout.plan(
-            "r",
-            experiment="x",
-            control="old",
-            treatment="new",
-            policy=POLICY,
-            metrics=METRICS,
-            stages=(Stage(name="50 %", share=0.5, min_units=100),),
-            salt="s",
-        ),
-        now=0.0,
-        epoch=1,
+def rollout() -> Rollout:
+    stages = (Stage(name="50 %", share=0.5, min_units=100),)
+    plan = Rollout.plan(
+        "r",
+        experiment="x",
+        control="old",
+        treatment="new",
+        policy=POLICY,
+        metrics=METRICS,
+        stages=stages,
+        salt="s",
     )
+    return start(plan, now=0.0, epoch=1)
+
+
+def observed(wrong: int, slower: float, pairs: dict[str, Paired] = PAIRS) -> Observation:
     n = 1_500
     live = {
         "wrong": {1: {"old": Moments.of_counts(n, 255), "new": Moments.of_counts(n, wrong)}},
         "latency_ms": {1: {"old": Moments(n, 2.0, 60.0), "new": Moments(n, 2.0 + slower, 60.0)}},
     }
-    seen = Observation(60.0, {1: {"old": n, "new": n}}, live, PAIRS)
-    decision, _ = judge(rollout, JudgeState(), seen)
+    return Observation(60.0, {1: {"old": n, "new": n}}, live, pairs)
+
+
+def look(
+    wrong: int, slower: float, state: JudgeState | None = None
+) -> tuple[str, dict[str, float]]:
+    decision, _ = judge(rollout(), state or JudgeState(), observed(wrong, slower))
     return decision.action, {item.metric: item.e_promote for item in decision.evidence}
 
 
@@ -65,3 +71,27 @@ def test_live_units_that_contradict_outweigh_any_number_of_pairs() -> None:
     action, e_promote = look(wrong=255, slower=0.35)
     assert action == "continue"
     assert e_promote["latency_ms"] < 20 < e_promote["wrong"]
+
+
+def shown_once() -> JudgeState:
+    _, state = judge(rollout(), JudgeState(), observed(wrong=255, slower=-0.7))
+    assert min(state.peaks.values()) > 20
+    return state
+
+
+def test_what_was_shown_stays_shown_while_live_units_are_noise() -> None:
+    few = {name: Paired(Moments(), Moments(), Moments()) for name in PAIRS}
+    noise = observed(wrong=262, slower=-0.7, pairs=few)
+    decision, _ = judge(rollout(), JudgeState(), noise)
+    assert decision.action == "continue"
+    decision, _ = judge(rollout(), shown_once(), noise)
+    assert decision.action == "promote"
+
+
+def test_live_units_that_contradict_end_what_was_shown() -> None:
+    action, e_promote = look(wrong=255, slower=0.35, state=shown_once())
+    assert action == "continue"
+    assert e_promote["latency_ms"] < 1
+    decision, after = judge(rollout(), shown_once(), observed(wrong=255, slower=0.35))
+    assert after.peaks["objective", "latency_ms"] < 1
+    assert decision.action == "continue"

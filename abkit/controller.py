@@ -192,6 +192,7 @@ class Controller:
             rollout = self.workspace.rollout(rollout.key)
             if not rollout.live:
                 return None
+        rollout = self.workspace.followed(rollout)
         now = self._clock()
         observation = self._ingester.observe(
             experiment=rollout.experiment.key,
@@ -203,10 +204,9 @@ class Controller:
         )
         decision, state = judge(rollout, memory.state, observation)
         news = (self._ingester.loaded, rollout.version)
-        overdue = decision.action == "hold" and rollout.state != "hold"
-        if news == memory.seen and not overdue and decision.action in ("continue", "hold"):
-            return None  # nothing new was seen: this would be the same look again
         moved = replace(advance(rollout, decision, now=now), looks=memory.looks + 1)
+        if news == memory.seen and moved.version == rollout.version:
+            return None  # nothing new was seen: this would be the same look again
         record = decision_record(
             rollout,
             moved,

@@ -235,6 +235,7 @@ class Place:
         requires: metrics whose promotion rule must hold before the stage is left.
         last: whether promotion is what follows this stage.
         dark: whether treatment answers nobody for real (shadow).
+        baking: whether treatment has been promoted, and is still watched.
     """
 
     stage: str
@@ -246,6 +247,7 @@ class Place:
     requires: tuple[str, ...] = ()
     last: bool = False
     dark: bool = False
+    baking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,14 +306,17 @@ def decide(
     harmed = [item for item in guardrails if item.e_harm >= policy.halt_threshold]
     if harmed:
         return decision("halt", *(_harm_text(item, policy) for item in harmed))
-    if alarms:
-        return decision("hold", *(alarm.text for alarm in alarms))
-    if place.total_seconds > policy.max_seconds:
-        return decision(
-            "hold",
+    if place.baking:
+        baked = f"{place.seconds:.0f} of {place.min_seconds:.0f} s baked without harm"
+        return decision("promote" if place.seconds >= place.min_seconds else "continue", baked)
+    doubts = [alarm.text for alarm in alarms]
+    if not doubts and place.total_seconds > policy.max_seconds:
+        doubts.append(
             f"undecided after {place.total_seconds:.0f} s, the plan allows "
-            f"{policy.max_seconds:.0f} s; it needs a person",
+            f"{policy.max_seconds:.0f} s; it needs a person"
         )
+    if doubts:
+        return decision("hold", *doubts)
     missing = _missing(policy, evidence, place)
     if missing:
         return decision("continue", *missing)

@@ -62,10 +62,15 @@ class JudgeState:
     Args:
         guardrails: running tests, by metric.
         peaks: the largest e-value for each promotion rule so far, by role and metric.
+        since: when the rollout was started, or last resumed by a person.
+        accepted: units by epoch and variant when it was resumed: their split, whatever it was,
+            has been accepted.
     """
 
     guardrails: Mapping[str, GuardrailState] = field(default_factory=dict)
     peaks: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    since: float | None = None
+    accepted: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
 
 def judge(
@@ -95,11 +100,15 @@ def judge(
     evidence += [_objective(rollout, item, observation) for item in rollout.policy.objectives]
     evidence = [_with_peak(rollout, item, state, observation) for item in evidence]
     place = _place(rollout, observation)
-    decision = decide(rollout.policy, tuple(evidence), place, _alarms(rollout, observation))
+    accepted = state.accepted
+    if state.since is not None and rollout.expires_from != state.since:
+        accepted = observation.exposures
+    alarms = _alarms(rollout, observation, accepted)
+    decision = decide(rollout.policy, tuple(evidence), place, alarms)
     peaks: dict[tuple[str, str], float] = {
         (item.role, item.metric): item.e_promote for item in evidence
     }
-    return decision, JudgeState(states, peaks)
+    return decision, JudgeState(states, peaks, rollout.expires_from, accepted)
 
 
 def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -412,32 +421,48 @@ def _place(rollout: Rollout, observation: Observation) -> Place:
         )
     else:
         units = observation.units(epoch, rollout.treatment)
+    if rollout.state == "bake":
+        return Place(
+            stage="bake",
+            units=units,
+            min_units=0,
+            seconds=observation.time - (rollout.stage_started or observation.time),
+            min_seconds=rollout.bake_seconds,
+            total_seconds=0.0,
+            last=True,
+            baking=True,
+        )
+    # What waits for a person's word is decided: no time runs out.
+    expires_from = None if rollout.state == "ready" else rollout.expires_from
     return Place(
         stage=stage.name,
         units=units,
         min_units=stage.min_units,
         seconds=observation.time - (rollout.stage_started or observation.time),
         min_seconds=stage.min_seconds,
-        total_seconds=observation.time - (rollout.expires_from or observation.time),
+        total_seconds=observation.time - (expires_from or observation.time),
         requires=stage.requires,
         last=rollout.stage_index + 1 == len(rollout.stages),
         dark=stage.mode == "shadow",
     )
 
 
-def _alarms(rollout: Rollout, observation: Observation) -> tuple[Alarm, ...]:
+def _alarms(
+    rollout: Rollout, observation: Observation, accepted: Mapping[int, Mapping[str, int]]
+) -> tuple[Alarm, ...]:
     """Sample ratio mismatch in any allocation epoch, at every look.
 
     Each epoch has its own e-process; their average over the epochs that the plan can have is one
     again, so the threshold holds for the rollout as a whole.
     """
-    planned = len(rollout.stages) + 1
+    planned = max(len(rollout.stages) + 1 + bool(rollout.bake_seconds), len(rollout.allocations))
     alarms: list[Alarm] = []
     for epoch, shares in rollout.allocations:
         lawful = {name: share for name, share in shares.items() if share > 0}
         if len(lawful) < 2:
             continue
-        counts = [observation.units(epoch, name) for name in lawful]
+        before = accepted.get(epoch, {})
+        counts = [max(0, observation.units(epoch, name) - before.get(name, 0)) for name in lawful]
         log_e = lindon_malek_log_e(
             counts, list(lawful.values()), concentration=srm_concentration(SRM_SHARE_SHIFT)
         )

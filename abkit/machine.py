@@ -5,28 +5,32 @@ is one higher. Whoever stores it compares and sets on that version.
 
 ::
 
-    draft -> shadow -> canary (stage by stage) -> promoted
-                |          |  ^
-                |          v  |         hold: the allocation stays, nothing grows
-                |         hold
-                v          v
-              halted     halted         control for everyone
-    draft -> switched -> promoted       blue-green: all at once
+    draft -> shadow -> canary (stage by stage) -> ready -> bake -> promoted
+                |          |  ^                     |        |
+                |          v  |                     |        v
+                |         hold                      |    rolled_back
+                v          v                        v
+              halted     halted                   halted      control for everyone
+    draft -> switched -> (ready, bake) -> promoted            blue-green: all at once
                 |
                 v
-           rolled_back                  and back at once
+           rolled_back                                        and back at once
+
+On hold the allocation stays and nothing grows. Ready waits for a person to promote, bake watches
+what was promoted; plans without them go straight to promoted.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from abkit.errors import TransitionError
+from abkit.errors import ConfigError, TransitionError
 from abkit.rollout import STATE_OF, Rollout, State
 
 if TYPE_CHECKING:
-    from abkit.decision import Decision
+    from abkit.decision import Action, Decision
+    from abkit.experiment import Experiment
 
 
 def start(rollout: Rollout, *, now: float, epoch: int, actor: str = "abkit") -> Rollout:
@@ -48,10 +52,70 @@ def start(rollout: Rollout, *, now: float, epoch: int, actor: str = "abkit") -> 
     return _enter(fresh, 0, now=now, epoch=epoch, reason="started", actor=actor)
 
 
+def observe(
+    rollout: Rollout, published: Experiment, *, now: float, actor: str = "abkit"
+) -> Rollout:
+    """Begin a dry run: judge the split that is published, and change nothing.
+
+    Args:
+        rollout: a draft in mode "dry_run".
+        published: the experiment as serving follows it.
+        now: seconds since 1970 in UTC.
+        actor: who starts it.
+
+    Raises:
+        TransitionError: it has been started before.
+        ConfigError: what is published gives it nothing to judge.
+    """
+    if rollout.state != "draft":
+        msg = f"rollout {rollout.key!r} is {rollout.state}; only a draft can be started"
+        raise TransitionError(msg)
+    share, dark = published.weights.get(rollout.treatment, 0.0), published.shadow
+    if published.control != rollout.control or not (share or dark == rollout.treatment):
+        shares = ", ".join(f"{name} {value:.3g}" for name, value in published.weights.items())
+        raise ConfigError(
+            f"rollout {rollout.key!r} is a dry run of {rollout.treatment!r} against "
+            f"{rollout.control!r}, but what is published serves {shares}, with control "
+            f"{published.control!r}; publish a split of the two first"
+        )
+    last = rollout.stages[-1]
+    stage = replace(
+        last,
+        name="as published",
+        mode="canary" if share else "shadow",
+        share=share,
+        min_units=max(stage.min_units for stage in rollout.stages),
+        requires=() if share else last.requires,
+    )
+    moved = _moved(rollout, STATE_OF[stage.mode], now=now, reason="started", actor=actor)
+    return replace(
+        moved,
+        experiment=replace(published, metrics=rollout.experiment.metrics),
+        stages=(stage,),
+        first_epoch=published.epoch,
+        started=now,
+        stage_started=now,
+        expires_from=now,
+        allocations=((published.epoch, published.weights),),
+    )
+
+
+def followed(rollout: Rollout, published: Experiment) -> Rollout:
+    """A dry run after somebody has changed the split that it judges."""
+    if rollout.mode != "dry_run" or published.epoch <= rollout.last_epoch:
+        return rollout
+    return replace(
+        rollout,
+        experiment=replace(published, metrics=rollout.experiment.metrics),
+        allocations=(*rollout.allocations, (published.epoch, published.weights)),
+    )
+
+
 def advance(rollout: Rollout, decision: Decision, *, now: float, actor: str = "abkit") -> Rollout:
     """The rollout after a decision; `continue` changes nothing.
 
-    A rollout on hold obeys a halt and nothing else until a person resumes it.
+    A rollout on hold obeys a halt and nothing else until a person resumes it. In mode "notify"
+    the same is true at all times, and in mode "dry_run" nothing moves.
 
     Args:
         rollout: a live rollout.
@@ -63,25 +127,72 @@ def advance(rollout: Rollout, decision: Decision, *, now: float, actor: str = "a
         TransitionError: the rollout is not live.
     """
     _check_live(rollout, decision.action)
-    reason = "; ".join(decision.reasons)
-    if decision.action == "halt":
-        return halt(rollout, now=now, reason=reason, actor=actor)
-    if rollout.state == "hold" or decision.action == "continue":
+    action = decision.action
+    move: Any = {"now": now, "reason": "; ".join(decision.reasons), "actor": actor}
+    if rollout.mode == "dry_run":
         return rollout
-    if decision.action == "hold":
-        return hold(rollout, now=now, reason=reason, actor=actor)
-    if decision.action == "promote":
-        return _promote(rollout, now=now, reason=reason, actor=actor)
-    if rollout.stage_index + 1 >= len(rollout.stages):
+    if action == "halt":
+        return halt(rollout, **move)
+    if rollout.state == "hold":
+        return rollout
+    if action == "hold":
+        return hold(rollout, **move)
+    return _grown(rollout, action, **move)
+
+
+def _grown(rollout: Rollout, action: Action, *, now: float, reason: str, actor: str) -> Rollout:
+    """What follows from evidence without harm."""
+    move: Any = {"now": now, "reason": reason, "actor": actor}
+    waits = rollout.mode == "notify" or rollout.approval == "manual"
+    found = rollout
+    if rollout.state == "ready":
+        if action != "promote":  # what was shown has been contradicted since
+            found = _moved(rollout, STATE_OF[rollout.stage.mode], **move)
+    elif rollout.state == "bake":
+        if action == "promote":
+            found = _promoted(rollout, 1.0, "promoted", **move)
+    elif action == "promote":
+        _check_last(rollout)
+        found = _moved(rollout, "ready", **move) if waits else _promote(rollout, **move)
+    elif action == "advance" and rollout.mode != "notify":
+        found = skip(rollout, **move)
+    return found
+
+
+def skip(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
+    """Begin the next stage, whatever this one has shown.
+
+    Raises:
+        TransitionError: it is not in a stage, or in the last one.
+    """
+    _check_live(rollout, "advance")
+    if rollout.state in ("ready", "bake") or rollout.stage_index + 1 >= len(rollout.stages):
         msg = f"rollout {rollout.key!r} is in its last stage; it can be promoted, not advanced"
         raise TransitionError(msg)
     return _enter(rollout, rollout.stage_index + 1, now=now, reason=reason, actor=actor)
 
 
+def promote(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
+    """Treatment for everyone by a person's word, from any stage; what is baking is done.
+
+    Raises:
+        TransitionError: it is not live, or answers to nobody (a dry run).
+    """
+    _check_live(rollout, "be promoted")
+    if rollout.mode == "dry_run":
+        raise TransitionError(f"rollout {rollout.key!r} is a dry run; it owns no allocation")
+    if rollout.state == "bake":
+        return _promoted(rollout, 1.0, "promoted", now=now, reason=reason, actor=actor)
+    return _promote(rollout, now=now, reason=reason, actor=actor)
+
+
 def hold(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
-    """Keep the allocation as it is until somebody resumes; guardrails stay watched."""
+    """Keep the allocation as it is until somebody resumes; guardrails stay watched.
+
+    What is baking has been promoted already and cannot be held, only taken back.
+    """
     _check_live(rollout, "hold")
-    if rollout.state == "hold":
+    if rollout.state in ("hold", "bake"):
         return rollout
     return _moved(rollout, "hold", now=now, reason=reason, actor=actor)
 
@@ -108,10 +219,12 @@ def halt(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
     if not rollout.live and rollout.state != "promoted":
         msg = f"rollout {rollout.key!r} is {rollout.state}; there is nothing to halt"
         raise TransitionError(msg)
-    switched = rollout.state == "promoted" or rollout.stage.mode == "switch"
+    switched = rollout.state in ("promoted", "bake") or rollout.stage.mode == "switch"
     moved = _moved(
         rollout, "rolled_back" if switched else "halted", now=now, reason=reason, actor=actor
     )
+    if rollout.mode == "dry_run":
+        return moved  # the allocation is somebody else's
     return replace(moved, experiment=moved.experiment.kill())
 
 
@@ -130,17 +243,29 @@ def superseded(rollout: Rollout, *, now: float, by: str) -> Rollout:
 
 
 def _promote(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
-    if rollout.stage_index + 1 < len(rollout.stages):
-        msg = f"rollout {rollout.key!r} is in stage {rollout.stage.name!r}; only the last promotes"
-        raise TransitionError(msg)
-    shares = {rollout.control: 0.0, rollout.treatment: 1.0}
+    if rollout.bake_seconds:
+        baking = _promoted(rollout, rollout.bake_share, "bake", now=now, reason=reason, actor=actor)
+        return replace(baking, stage_started=now)
+    return _promoted(rollout, 1.0, "promoted", now=now, reason=reason, actor=actor)
+
+
+def _promoted(
+    rollout: Rollout, share: float, state: State, *, now: float, reason: str, actor: str
+) -> Rollout:
+    shares = {rollout.control: 1 - share, rollout.treatment: share}
     experiment = replace(rollout.experiment.reweight(shares), shadow="")
-    moved = _moved(rollout, "promoted", now=now, reason=reason, actor=actor)
+    moved = _moved(rollout, state, now=now, reason=reason, actor=actor)
     return replace(
         moved,
         experiment=experiment,
         allocations=(*rollout.allocations, (experiment.epoch, experiment.weights)),
     )
+
+
+def _check_last(rollout: Rollout) -> None:
+    if rollout.stage_index + 1 < len(rollout.stages):
+        msg = f"rollout {rollout.key!r} is in stage {rollout.stage.name!r}; only the last promotes"
+        raise TransitionError(msg)
 
 
 def _enter(

@@ -26,12 +26,16 @@ State = Literal[
     "canary",
     "switched",
     "hold",
+    "ready",
+    "bake",
     "promoted",
     "halted",
     "rolled_back",
     "superseded",
 ]
-LIVE: tuple[State, ...] = ("shadow", "canary", "switched", "hold")
+Acting = Literal["enforce", "notify", "dry_run"]
+Approval = Literal["auto", "manual"]
+LIVE: tuple[State, ...] = ("shadow", "canary", "switched", "hold", "ready", "bake")
 STATE_OF: Mapping[Mode, State] = {"shadow": "shadow", "canary": "canary", "switch": "switched"}
 
 
@@ -117,6 +121,12 @@ class Rollout:
         allocations: intended shares by epoch: `(epoch, {variant: share})`.
         reason: why the last transition happened, in words.
         actor: who made it.
+        mode: "enforce" acts on every decision; "notify" acts on halts alone, and a person makes
+            every other move; "dry_run" publishes nothing and judges the split that is live.
+        approval: "auto" promotes when all is shown; "manual" waits, in state ready, for a person.
+        bake_seconds: how long a promoted treatment stays watched, and a halt takes it back.
+        bake_share: share of units that treatment answers meanwhile, in (0, 1]; the rest keep
+            control, so that the comparison goes on.
         inherits: whether it takes over layer, holdouts, targeting, sticky and overrides of the
             experiment as published, and the salt of one that was published without a rollout.
     """
@@ -138,6 +148,10 @@ class Rollout:
     allocations: tuple[tuple[int, dict[str, float]], ...] = ()
     reason: str = ""
     actor: str = ""
+    mode: Acting = "enforce"
+    approval: Approval = "auto"
+    bake_seconds: float = 0.0
+    bake_share: float = 1.0
     inherits: bool = True
 
     def __post_init__(self) -> None:
@@ -152,6 +166,9 @@ class Rollout:
             msg = f"{where}: no stages"
             raise ConfigError(msg)
         check_choice(where, "state", self.state, get_args(State))
+        check_choice(where, "mode", self.mode, get_args(Acting))
+        check_choice(where, "approval", self.approval, get_args(Approval))
+        self._check_bake(where)
         for name in ("stage_index", "version", "looks"):
             check_count(where, name, getattr(self, name))
         if self.stage_index >= len(self.stages):
@@ -173,6 +190,28 @@ class Rollout:
                     )
                     raise ConfigError(msg)
 
+    def _check_bake(self, where: str) -> None:
+        if not is_number(self.bake_seconds) or self.bake_seconds < 0:
+            msg = f"{where}: bake_seconds must be a number >= 0, got {self.bake_seconds!r}"
+            raise ConfigError(msg)
+        if not is_number(self.bake_share) or not 0 < self.bake_share <= 1:
+            msg = f"{where}: bake_share must be above 0 and at most 1, got {self.bake_share!r}"
+            raise ConfigError(msg)
+        if self.bake_share < 1 and not self.bake_seconds:
+            raise ConfigError(f"{where}: bake_share without bake_seconds; say for how long")
+        if self.bake_seconds and self.bake_share < self.stages[-1].share:
+            raise ConfigError(
+                f"{where}: bake_share {self.bake_share:g} is less than the last stage's "
+                f"{self.stages[-1].share:g}; shares must not fall"
+            )
+        limits = any(item.test == "limit" for item in self.policy.guardrails)
+        if self.bake_seconds and self.bake_share == 1 and not limits:
+            raise ConfigError(
+                f"{where}: with bake_share 1 no control is left to compare with, and no guardrail "
+                "would see anything; keep some, such as bake_share = 0.95, or add a guardrail "
+                "with test = 'limit'"
+            )
+
     @classmethod
     def plan(
         cls,
@@ -188,6 +227,10 @@ class Rollout:
         layer: str = "",
         holdouts: tuple[str, ...] = (),
         targeting: Mapping[str, Any] | None = None,
+        mode: Acting = "enforce",
+        approval: Approval = "auto",
+        bake_seconds: float = 0.0,
+        bake_share: float = 1.0,
     ) -> Self:
         """A draft in which control still answers everyone.
 
@@ -205,6 +248,10 @@ class Rollout:
             layer: key of the layer it shares with experiments that it excludes.
             holdouts: keys of the holdouts whose units it leaves alone.
             targeting: who may be in it, as plain data.
+            mode: "enforce", "notify" or "dry_run".
+            approval: "auto", or "manual" to promote by hand.
+            bake_seconds: how long a promoted treatment stays watched.
+            bake_share: share of units that treatment answers meanwhile, in (0, 1].
         """
         rules = policy or Policy(guardrails=(Guardrail(metric="error"),))
         declared = {item.key for item in metrics}
@@ -232,6 +279,10 @@ class Rollout:
             treatment=treatment,
             policy=rules,
             stages=stages,
+            mode=mode,
+            approval=approval,
+            bake_seconds=bake_seconds,
+            bake_share=bake_share,
             inherits=salt is None and not layer and not holdouts and targeting is None,
         )
 
@@ -253,6 +304,7 @@ class Rollout:
             (
                 *("key", "experiment", "control", "treatment", "salt", "layer", "holdouts"),
                 *("targeting", "policy", "stages", "metrics"),
+                *("mode", "approval", "bake_seconds", "bake_share"),
             )
         )
         for name in data:
@@ -282,6 +334,10 @@ class Rollout:
             if "stages" in data
             else DEFAULT_STAGES,
             metrics=tuple(Metric.from_dict(item) for item in data.get("metrics", ())),
+            mode=data.get("mode", "enforce"),
+            approval=data.get("approval", "auto"),
+            bake_seconds=data.get("bake_seconds", 0.0),
+            bake_share=data.get("bake_share", 1.0),
         )
 
     @classmethod
@@ -339,6 +395,16 @@ class Rollout:
     def live(self) -> bool:
         """Whether looks are still taken and can still change something."""
         return self.state in LIVE
+
+    @property
+    def owns(self) -> bool:
+        """Whether the published allocation of its experiment is this rollout's to change."""
+        return self.state != "draft" and self.mode != "dry_run"
+
+    @property
+    def last_share(self) -> float:
+        """Share of units that treatment answers as things stand, in [0, 1]."""
+        return self.experiment.weights.get(self.treatment, 0.0)
 
     @property
     def last_epoch(self) -> int:

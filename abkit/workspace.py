@@ -25,7 +25,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from abkit import machine, revise
 from abkit.errors import (
@@ -39,14 +39,16 @@ from abkit.errors import (
 from abkit.experiment import Experiment
 from abkit.layer import Holdout, Layer
 from abkit.metrics import check_name
+from abkit.records import check_choice
 from abkit.rollout import Rollout
 from abkit.snapshot import Snapshot, by_key, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _Part = TypeVar("_Part", Layer, Holdout)
 
+Verb = Literal["hold", "resume", "skip", "promote", "halt"]
 FOLDER_MODE = 0o700
 
 
@@ -147,6 +149,7 @@ class Workspace:
 
         Raises:
             TransitionError: the key is taken, or the experiment has a live rollout.
+            ConfigError: its control is not what serves now, or a dry run finds no split.
         """
         self.create()
         with self._lock():
@@ -154,7 +157,9 @@ class Workspace:
                 msg = f"there is a rollout {rollout.key!r} already; pick another key"
                 raise TransitionError(msg)
             now, key = self._clock(), rollout.experiment.key
-            rivals = [item for item in self.rollouts() if item.experiment.key == key]
+            if rollout.mode == "dry_run":
+                return self._observe(rollout, now=now, actor=actor)
+            rivals = [item for item in self.rollouts() if item.experiment.key == key and item.owns]
             for rival in rivals:
                 if rival.live:
                     msg = (
@@ -165,9 +170,15 @@ class Workspace:
             epochs = [item.last_epoch for item in rivals]
             plain = self._experiments / f"{key}.json"
             current = max(rivals, key=lambda item: item.last_epoch, default=None)
+            if current is not None and current.state in ("promoted", "bake"):
+                serving = {current.treatment: current.key}
+            else:
+                serving = {}
             if plain.exists():
                 published = self._read_experiment(plain)
                 epochs.append(published.epoch)
+                if published.epoch >= max(epochs):
+                    serving = {name: "" for name, share in published.weights.items() if share > 0}
                 if rollout.inherits and published.epoch >= max(epochs):
                     rollout = replace(
                         rollout,
@@ -182,6 +193,7 @@ class Workspace:
                         rollout.experiment, current.experiment, with_salt=False
                     ),
                 )
+            _check_control(rollout, serving)
             started = machine.start(rollout, now=now, epoch=max(epochs, default=0) + 1, actor=actor)
             parts = self._parts(self._last_snapshot())
             revise.check_fit([started.experiment], parts, others=set())
@@ -191,6 +203,28 @@ class Workspace:
             self._write(started)
             self._publish()
         return started
+
+    def _observe(self, rollout: Rollout, *, now: float, actor: str) -> Rollout:
+        """Start a dry run; the caller holds the lock."""
+        snapshot = self.snapshot()
+        key = rollout.experiment.key
+        published = None if snapshot is None else snapshot.experiments.get(key)
+        if published is None:
+            raise ConfigError(
+                f"rollout {rollout.key!r} is a dry run, and no experiment {key!r} is published; "
+                "publish the split that it shall judge first"
+            )
+        started = machine.observe(rollout, published, now=now, actor=actor)
+        self._write(started)
+        return started
+
+    def followed(self, rollout: Rollout) -> Rollout:
+        """A dry run with the split that is published now; any other rollout as it is."""
+        if rollout.mode != "dry_run":
+            return rollout
+        snapshot = self._last_snapshot()
+        published = None if snapshot is None else snapshot.experiments.get(rollout.experiment.key)
+        return rollout if published is None else machine.followed(rollout, published)
 
     def put(self, rollout: Rollout, *, expected_version: int) -> None:
         """Store the next state of a rollout and publish its allocation.
@@ -205,14 +239,44 @@ class Workspace:
         with self._lock():
             stored = self.rollout(rollout.key)
             if stored.version != expected_version:
-                msg = (
-                    f"rollout {rollout.key!r} has moved: version {stored.version} "
-                    f"({stored.state}, {stored.reason!r}), expected {expected_version}"
-                )
-                raise TransitionError(msg)
+                raise _moved_meanwhile(stored, expected_version)
             self._write(rollout)
             if rollout.version != stored.version or not self._is_published(rollout):
                 self._publish()
+
+    def act(
+        self, key: str, verb: Verb, *, reason: str, actor: str, expected_version: int | None = None
+    ) -> Rollout:
+        """Move a rollout by a person's word.
+
+        Args:
+            key: of the rollout.
+            verb: "hold" keeps the allocation, "resume" goes on after a hold, "skip" begins the
+                next stage, "promote" gives everyone the treatment, "halt" the control.
+            reason: for the record.
+            actor: who says so.
+            expected_version: of the state that the person saw; None for whatever it is.
+
+        Raises:
+            UnknownExperimentError: there is no such rollout.
+            TransitionError: it cannot be moved so, or has moved since it was seen.
+        """
+        check_choice("act", "verb", verb, get_args(Verb))
+        move = getattr(machine, verb)
+        with self._lock():
+            stored = self.rollout(key)
+            if expected_version is not None and stored.version != expected_version:
+                raise _moved_meanwhile(stored, expected_version)
+            try:
+                moved: Rollout = move(stored, now=self._clock(), reason=reason, actor=actor)
+            except TransitionError:
+                # Asked again after a crash: done already, but serving may not know it yet.
+                if not self._is_published(stored):
+                    self._publish()
+                raise
+            self._write(moved)
+            self._publish()
+        return moved
 
     def halt(self, key: str, *, reason: str, actor: str) -> Rollout:
         """Control for everyone: one write, with no store and no controller.
@@ -221,9 +285,7 @@ class Workspace:
             UnknownExperimentError: there is no such rollout.
             TransitionError: there is nothing to take back.
         """
-        return self._act(
-            key, lambda item, now: machine.halt(item, now=now, reason=reason, actor=actor)
-        )
+        return self.act(key, "halt", reason=reason, actor=actor)
 
     def hold(self, key: str, *, reason: str, actor: str) -> Rollout:
         """Keep the allocation as it is until somebody resumes.
@@ -232,9 +294,7 @@ class Workspace:
             UnknownExperimentError: there is no such rollout.
             TransitionError: it is not live.
         """
-        return self._act(
-            key, lambda item, now: machine.hold(item, now=now, reason=reason, actor=actor)
-        )
+        return self.act(key, "hold", reason=reason, actor=actor)
 
     def resume(self, key: str, *, reason: str, actor: str) -> Rollout:
         """Go on after a hold.
@@ -243,9 +303,7 @@ class Workspace:
             UnknownExperimentError: there is no such rollout.
             TransitionError: it is not on hold.
         """
-        return self._act(
-            key, lambda item, now: machine.resume(item, now=now, reason=reason, actor=actor)
-        )
+        return self.act(key, "resume", reason=reason, actor=actor)
 
     def publish(
         self,
@@ -262,7 +320,7 @@ class Workspace:
         self.create()
         with self._lock():
             readable = self.rollouts(on_damage=lambda _path, _error: None)
-            owned = {item.experiment.key: item for item in readable if item.state != "draft"}
+            owned = {item.experiment.key: item for item in readable if item.owns}
             for experiment in experiments:
                 owner = owned.get(experiment.key)
                 if owner is not None and owner.live:
@@ -334,23 +392,9 @@ class Workspace:
             self._publish()
         return True
 
-    def _act(self, key: str, move: Callable[[Rollout, float], Rollout]) -> Rollout:
-        with self._lock():
-            stored = self.rollout(key)
-            try:
-                moved = move(stored, self._clock())
-            except TransitionError:
-                # Asked again after a crash: done already, but serving may not know it yet.
-                if not self._is_published(stored):
-                    self._publish()
-                raise
-            self._write(moved)
-            self._publish()
-        return moved
-
     def _is_published(self, rollout: Rollout) -> bool:
         """Whether the snapshot holds this rollout's allocation, or a newer one."""
-        if rollout.state == "draft":
+        if not rollout.owns:
             return True
         try:
             snapshot = self.snapshot()
@@ -376,7 +420,7 @@ class Workspace:
             except (StoreError, ConfigError):
                 is_damaged = True
             else:
-                found += [item.experiment] * (item.state != "draft")
+                found += [item.experiment] * item.owns
         if is_damaged and before is not None:
             # One damaged file must not stop the halt of another rollout: what it held stays.
             found += before.experiments.values()
@@ -435,6 +479,26 @@ class Workspace:
     def _lock(self, timeout_seconds: float = 5.0) -> Iterator[None]:
         with locked(self.path / "state.lock", timeout_seconds=timeout_seconds):
             yield
+
+
+def _check_control(rollout: Rollout, serving: Mapping[str, str]) -> None:
+    """Refuse a plan whose control would take back what serves everybody now."""
+    if len(serving) != 1 or rollout.control in serving:
+        return
+    ((name, by),) = serving.items()
+    since = f", which rollout {by!r} promoted" if by else ""
+    raise ConfigError(
+        f"rollout {rollout.key!r} has the control {rollout.control!r}, but everybody is served "
+        f"{name!r}{since}: starting it would take that back; name {name!r} as control, or roll "
+        "back first"
+    )
+
+
+def _moved_meanwhile(stored: Rollout, expected_version: int) -> TransitionError:
+    return TransitionError(
+        f"rollout {stored.key!r} has moved: version {stored.version} "
+        f"({stored.state}, {stored.reason!r}), expected {expected_version}"
+    )
 
 
 @contextlib.contextmanager

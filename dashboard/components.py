@@ -241,7 +241,7 @@ def ramp(rollout: Rollout, records: Sequence[Record]) -> None:
 
 
 def _step_badge(rollout: Rollout, index: int) -> words.Badge:
-    if index < rollout.stage_index or rollout.state in ("promoted", "superseded"):
+    if index < rollout.stage_index or rollout.state in ("bake", "promoted", "superseded"):
         return words.Badge("\N{CHECK MARK}", "passed")
     if index > rollout.stage_index or rollout.state == "draft":
         ahead = rollout.live or rollout.state == "draft"

@@ -48,6 +48,8 @@ STATES: Mapping[str, Badge] = {
     "canary": Badge("\N{BLACK CIRCLE}", "canary"),
     "switched": Badge("\N{BLACK CIRCLE}", "switched"),
     "hold": Badge("\N{BLACK UP-POINTING TRIANGLE}", "on hold", "yellow"),
+    "ready": Badge("\N{BLACK UP-POINTING TRIANGLE}", "ready to be promoted", "yellow"),
+    "bake": Badge("\N{BLACK CIRCLE}", "promoted, still watched", "blue"),
     "promoted": Badge("\N{WHITE CIRCLE}", "promoted", "blue"),
     "superseded": Badge("\N{WHITE CIRCLE}", "promoted, then superseded", "blue"),
     "halted": Badge("\N{BLACK DIAMOND}", "halted", "orange"),
@@ -172,6 +174,8 @@ def attention(rollout: Rollout, listing: Listing, *, stale: bool) -> Attention:
     """
     if rollout.state == "hold":
         return Attention(0, "on hold, waits for a person")
+    if rollout.state == "ready":
+        return Attention(0, "all is shown, a person must promote")
     if rollout.live:
         return Attention(0, "live, but no fresh data") if stale else Attention(1, "live")
     newest = listing.newest_of(rollout.experiment.key) is rollout

@@ -10,6 +10,7 @@ import pytest
 from abkit.controller import Controller
 from abkit.decision import Guardrail, Objective, Policy
 from abkit.errors import ConfigError, StoreBusyError
+from abkit.experiment import Experiment
 from abkit.judge import replay
 from abkit.metrics import Metric
 from abkit.rollout import Rollout, Stage
@@ -440,3 +441,54 @@ def test_outcomes_that_name_their_experiment_count_in_it(path: LivePath) -> None
         if not path.workspace.rollout("ranker-v2").live:
             break
     assert path.workspace.rollout("ranker-v2").state == "halted"
+
+
+def test_a_promoted_model_bakes_and_is_rolled_back_when_it_turns_bad(path: LivePath) -> None:
+    path.workspace.start(plan(bake_seconds=50_000.0, bake_share=0.9))
+    for _ in range(60):
+        path.serve(400, {"old": 0.3, "new": 0.2})
+        path.tick()
+        if path.workspace.rollout("ranker-v2").state == "bake":
+            break
+    assert path.workspace.rollout("ranker-v2").last_share == pytest.approx(0.9)
+    rollout = run(path, {"old": 0.3, "new": 0.9})
+    assert rollout.state == "rolled_back"
+    assert replay(StoreReader(path.workspace.path).decisions("ranker-v2")) == []
+
+
+def test_a_bake_that_ends_well_is_promoted_to_everyone(path: LivePath) -> None:
+    path.workspace.start(plan(bake_seconds=30.0, bake_share=0.9))
+    rollout = run(path, {"old": 0.3, "new": 0.2})
+    assert (rollout.state, rollout.last_share) == ("promoted", 1.0)
+    assert "baked without harm" in rollout.reason
+
+
+def test_manual_approval_waits_and_looks_are_not_repeated(path: LivePath) -> None:
+    path.workspace.start(plan(approval="manual"))
+    for _ in range(60):
+        path.serve(400, {"old": 0.3, "new": 0.2})
+        path.tick()
+        if path.workspace.rollout("ranker-v2").state == "ready":
+            break
+    path.tick()
+    assert path.tick().taken == ()
+    moved = path.workspace.act("ranker-v2", "promote", reason="fine", actor="ann")
+    assert moved.state == "promoted"
+
+
+def test_a_dry_run_says_what_it_would_have_done_and_does_nothing(path: LivePath) -> None:
+    path.workspace.publish(
+        Experiment.from_dict(
+            {"key": "ranker", "salt": "s", "control": "old", "variants": {"old": 0.5, "new": 0.5}}
+        )
+    )
+    path.workspace.start(plan(mode="dry_run", salt=None))
+    before = path.workspace.snapshot()
+    for _ in range(6):
+        path.serve(400, {"old": 0.02, "new": 0.2})
+        path.tick()
+    records = StoreReader(path.workspace.path).decisions("ranker-v2")
+    assert records[-1]["action"] == "halt"
+    assert path.workspace.rollout("ranker-v2").state == "canary"
+    assert path.workspace.snapshot() == before
+    assert replay(records) == []

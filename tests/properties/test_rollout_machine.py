@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import pytest
 from hypothesis import settings
@@ -20,7 +21,7 @@ from abkit.compiler import compile_experiment
 from abkit.decision import Action, Decision, Guardrail, Objective, Policy
 from abkit.errors import TransitionError
 from abkit.metrics import Metric
-from abkit.rollout import Rollout, Stage
+from abkit.rollout import STATE_OF, Rollout, Stage
 
 POLICY = Policy(guardrails=(Guardrail(metric="error"),), objectives=(Objective(metric="clicks"),))
 UNITS = [f"unit-{i}" for i in range(100)]
@@ -50,8 +51,24 @@ class RolloutMachine(RuleBasedStateMachine):
 
     rollout: Rollout
 
-    @initialize(stages=plans(), epoch=st.integers(1, 50), is_draft=rarely)
-    def plan(self, stages: tuple[Stage, ...], epoch: int, *, is_draft: bool) -> None:
+    @initialize(
+        stages=plans(),
+        epoch=st.integers(1, 50),
+        is_draft=rarely,
+        mode=st.sampled_from(["enforce", "enforce", "notify"]),
+        approval=st.sampled_from(["auto", "auto", "manual"]),
+        bakes=st.booleans(),
+    )
+    def plan(
+        self,
+        stages: tuple[Stage, ...],
+        epoch: int,
+        *,
+        is_draft: bool,
+        mode: Literal["enforce", "notify"],
+        approval: Literal["auto", "manual"],
+        bakes: bool,
+    ) -> None:
         self.now = 1000.0
         self.first_epoch = epoch
         self.rollout = Rollout.plan(
@@ -63,6 +80,10 @@ class RolloutMachine(RuleBasedStateMachine):
             metrics=(Metric(key="clicks", kind="proportion"),),
             stages=stages,
             salt=f"salt{epoch}",
+            mode=mode,
+            approval=approval,
+            bake_seconds=60.0 if bakes and stages[-1].share < 1 else 0.0,
+            bake_share=max(0.95, stages[-1].share) if bakes and stages[-1].share < 1 else 1.0,
         )
         if not is_draft:
             self.start()
@@ -75,7 +96,8 @@ class RolloutMachine(RuleBasedStateMachine):
         climbed = moved.stage_index - before.stage_index
         assert climbed in {0, 1}, "a stage was skipped, or left downward"
         assert climbed == 0 or before.state not in OVER | {"draft", "hold"}
-        if moved.state == "promoted" != before.state:
+        is_over = moved.state in {"bake", "promoted"}
+        if is_over and "bake" != before.state != moved.state and moved.actor == "abkit":
             assert before.stage_index == len(before.stages) - 1
         if before.state != "draft":
             self.check_epoch(before, moved)
@@ -129,27 +151,69 @@ class RolloutMachine(RuleBasedStateMachine):
         decision = Decision(action=action, reasons=(f"the judge says {action}",))
         before = self.rollout
         is_last = before.stage_index + 1 == len(before.stages)
+        rests = before.state in {"hold", "ready", "bake"}
         is_legal = before.live and (
-            before.state == "hold"
+            rests
             or action not in {"advance", "promote"}
             or (action == "promote") == is_last
+            or (action == "advance" and before.mode == "notify")
         )
         if not is_legal:
             with pytest.raises(TransitionError):
                 machine.advance(before, decision, now=self.tick())
             return
         self.step(machine.advance(before, decision, now=self.tick()))
-        if action == "continue" or (before.state == "hold" and action != "halt"):
+        assert self.rollout.state in self.expected(before, action)
+        if self.rollout.state == before.state and action != "advance":
             assert self.rollout == before
-        elif action == "advance":
-            assert self.rollout.stage_index == before.stage_index + 1
-        else:
-            expected = {
-                "promote": {"promoted"},
-                "hold": {"hold"},
-                "halt": {"halted", "rolled_back"},
-            }
-            assert self.rollout.state in expected[action]
+        if action == "advance" and not rests:
+            climbs = before.mode == "enforce"
+            assert self.rollout.stage_index == before.stage_index + climbs
+
+    @staticmethod
+    def expected(before: Rollout, action: Action) -> set[str]:
+        """States that a decision may lead to."""
+        stage: str = STATE_OF[before.stage.mode]
+        waits = before.mode == "notify" or before.approval == "manual"
+        done = "ready" if waits else "bake" if before.bake_seconds else "promoted"
+        usual = {"continue": stage, "hold": "hold", "promote": done}
+        known: dict[str, dict[str, str]] = {
+            "hold": dict.fromkeys(usual, "hold"),
+            "ready": {"promote": "ready", "hold": "hold", "continue": stage, "advance": stage},
+            "bake": {"promote": "promoted", "hold": "bake", "continue": "bake"},
+        }
+        if action == "halt":
+            return {"halted", "rolled_back"}
+        if action == "advance" and before.state not in known:
+            return {"shadow", "canary", "switched"}
+        return {known.get(before.state, usual).get(action, before.state)}
+
+    @rule(is_meant=rarely)
+    def skip(self, *, is_meant: bool) -> None:
+        before = self.rollout
+        if not is_meant:
+            return
+        at_end = before.stage_index + 1 == len(before.stages)
+        if not before.live or at_end or before.state in {"ready", "bake"}:
+            with pytest.raises(TransitionError):
+                machine.skip(before, now=self.tick(), reason="go", actor="ann")
+            return
+        self.person = machine.skip(before, now=self.tick(), reason="go", actor="ann")
+        assert self.person.stage_index == before.stage_index + 1
+        self.check_epoch(before, self.person)
+        self.check_treated(before, self.person)
+        self.rollout = self.person
+
+    @rule(is_meant=rarely)
+    def promote(self, *, is_meant: bool) -> None:
+        if not (is_meant or self.rollout.state == "ready"):
+            return
+        if not self.rollout.live:
+            with pytest.raises(TransitionError):
+                machine.promote(self.rollout, now=self.tick(), reason="go", actor="ann")
+            return
+        self.step(machine.promote(self.rollout, now=self.tick(), reason="go", actor="ann"))
+        assert self.rollout.state in {"bake", "promoted"}
 
     @rule()
     def hold(self) -> None:
@@ -209,7 +273,7 @@ class RolloutMachine(RuleBasedStateMachine):
         if rollout.state in {"shadow", "canary", "switched"}:
             assert abs(weight - rollout.stage.share) < 1e-12
         assert (rollout.experiment.shadow == "new") == (
-            rollout.live and rollout.stage.mode == "shadow"
+            rollout.live and rollout.state != "bake" and rollout.stage.mode == "shadow"
         )
 
     @invariant()

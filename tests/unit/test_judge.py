@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abkit.decision import Guardrail, Objective, Policy
 from abkit.judge import JudgeState, judge
-from abkit.machine import start
+from abkit.machine import hold, resume, start
 from abkit.metrics import Metric
 from abkit.moments import Moments
 from abkit.observation import Observation, Paired
@@ -95,3 +95,22 @@ def test_live_units_that_contradict_end_what_was_shown() -> None:
     decision, after = judge(rollout(), shown_once(), observed(wrong=255, slower=0.35))
     assert after.peaks["objective", "latency_ms"] < 1
     assert decision.action == "continue"
+
+
+def split(old: int, new: int, *, time: float) -> Observation:
+    return Observation(time, {1: {"old": old, "new": new}})
+
+
+def test_a_split_that_a_person_has_accepted_stops_nothing_again() -> None:
+    first = rollout()
+    decision, state = judge(first, JudgeState(), split(2_000, 1_000, time=60.0))
+    assert (decision.action, decision.alarms[0].check) == ("hold", "sample_ratio_mismatch")
+    resumed = resume(
+        hold(first, now=61.0, reason="srm", actor="abkit"), now=70.0, reason="known", actor="ann"
+    )
+    decision, state = judge(resumed, state, split(2_100, 1_100, time=80.0))
+    assert decision.alarms == ()
+    decision, state = judge(resumed, state, split(3_100, 2_100, time=90.0))
+    assert decision.alarms == ()
+    decision, _ = judge(resumed, state, split(5_100, 3_100, time=99.0))
+    assert decision.action == "hold"

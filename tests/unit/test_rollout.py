@@ -26,7 +26,7 @@ SWITCH = Stage(name="all", mode="switch", share=1.0)
 UNITS = [f"user-{i}" for i in range(2_000)]
 
 
-def draft(*stages: Stage) -> Rollout:
+def draft(*stages: Stage, **how: Any) -> Rollout:
     return Rollout.plan(
         "ranker-v2",
         experiment="ranker",
@@ -36,11 +36,12 @@ def draft(*stages: Stage) -> Rollout:
         metrics=(Metric(key="clicks", kind="proportion"),),
         stages=stages or (SHADOW, CANARY_5, CANARY_50),
         salt="fixed",
+        **how,
     )
 
 
-def started(*stages: Stage) -> Rollout:
-    return machine.start(draft(*stages), now=100.0, epoch=7, actor="ann")
+def started(*stages: Stage, **how: Any) -> Rollout:
+    return machine.start(draft(*stages, **how), now=100.0, epoch=7, actor="ann")
 
 
 def decided(action: Any, *reasons: str) -> Decision:
@@ -276,10 +277,120 @@ def test_what_may_still_move_is_not_superseded(rollout: Rollout) -> None:
         machine.superseded(rollout, now=1.0, by="x")
 
 
+# Ready, bake, and how much is left to people
+
+
+def baking(**how: Any) -> Rollout:
+    how = {"bake_seconds": 60.0, "bake_share": 0.95, **how}
+    return advanced(started(CANARY_50, **how), "promote")
+
+
+def ready() -> Rollout:
+    return advanced(started(CANARY_50, approval="manual"), "promote")
+
+
+def by_hand(verb: str, rollout: Rollout) -> Rollout:
+    moved: Rollout = getattr(machine, verb)(rollout, now=300.0, reason="I say so", actor="bob")
+    return moved
+
+
+def test_manual_approval_waits_for_a_person() -> None:
+    waiting = ready()
+    assert waiting.state == "ready"
+    assert waiting.experiment == started(CANARY_50, approval="manual").experiment
+    assert advanced(waiting, "promote") == waiting
+    done = by_hand("promote", waiting)
+    assert (done.state, done.actor, done.last_share) == ("promoted", "bob", 1.0)
+
+
+def test_what_is_contradicted_while_it_waits_goes_back_to_its_stage() -> None:
+    assert advanced(ready(), "continue").state == "canary"
+    assert advanced(ready(), "hold").state == "hold"
+    assert advanced(ready(), "halt").state == "halted"
+
+
+def test_a_bake_keeps_some_control_and_ends_with_everyone() -> None:
+    bake = baking()
+    assert (bake.state, bake.live, bake.stage_started) == ("bake", True, 200.0)
+    assert bake.last_share == pytest.approx(0.95)
+    assert advanced(bake, "continue") == bake
+    assert advanced(bake, "hold") == bake
+    done = advanced(bake, "promote")
+    assert (done.state, done.last_share) == ("promoted", 1.0)
+    assert done.last_epoch == bake.last_epoch + 1
+
+
+def test_a_bake_is_rolled_back_by_a_halt() -> None:
+    after = advanced(baking(), "halt")
+    assert after.state == "rolled_back"
+    assert set(answers(after).values()) == {"v1"}
+
+
+def test_notify_acts_on_a_halt_alone() -> None:
+    told = started(CANARY_5, CANARY_50, mode="notify")
+    assert advanced(told, "advance") == told
+    last = by_hand("skip", told)
+    assert (last.stage.name, last.actor) == ("50 %", "bob")
+    assert advanced(last, "promote").state == "ready"
+    assert advanced(told, "halt").state == "halted"
+
+
+def test_a_person_may_skip_to_the_next_stage_and_promote_from_any() -> None:
+    assert by_hand("skip", started()).stage.name == "5 %"
+    assert by_hand("promote", started()).state == "promoted"
+    assert by_hand("promote", baking()).state == "promoted"
+    with pytest.raises(TransitionError, match="last stage; it can be promoted"):
+        by_hand("skip", baking())
+    with pytest.raises(TransitionError, match="is promoted; it cannot be promoted"):
+        by_hand("promote", promoted())
+
+
+def test_a_dry_run_judges_what_is_published_and_moves_nothing() -> None:
+    live = started(CANARY_5).experiment
+    dry = machine.observe(draft(mode="dry_run"), live, now=100.0)
+    assert (dry.state, dry.stage.name) == ("canary", "as published")
+    assert dry.stage.share == pytest.approx(0.05)
+    assert dry.allocations == ((live.epoch, live.weights),)
+    for action in ("advance", "promote", "hold", "halt"):
+        assert advanced(dry, action) == dry
+    with pytest.raises(TransitionError, match="is a dry run; it owns no allocation"):
+        by_hand("promote", dry)
+    over = halted(dry)
+    assert (over.state, over.experiment) == ("halted", dry.experiment)
+    grown = live.reweight({"v1": 0.5, "v2": 0.5})
+    assert machine.followed(dry, live) == dry
+    assert [epoch for epoch, _ in machine.followed(dry, grown).allocations] == [7, 8]
+
+
+def test_a_dry_run_without_a_split_says_what_serves() -> None:
+    alone = started(CANARY_5).experiment.reweight({"v1": 1.0, "v2": 0.0})
+    with pytest.raises(ConfigError, match="what is published serves v1 1, with control 'v1'"):
+        machine.observe(draft(mode="dry_run"), alone, now=1.0)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"mode": "maybe"}, "mode must be one of enforce, notify, dry_run, got 'maybe'"),
+        ({"approval": "no"}, "approval must be one of auto, manual, got 'no'"),
+        ({"bake_seconds": -1}, "bake_seconds must be a number >= 0, got -1"),
+        ({"bake_share": 0, "bake_seconds": 1}, "bake_share must be above 0 and at most 1, got 0"),
+        ({"bake_share": 0.9}, "bake_share without bake_seconds"),
+        ({"bake_share": 0.4, "bake_seconds": 1}, "less than the last stage's 0.5"),
+        ({"bake_seconds": 1}, "no control is left to compare with"),
+    ],
+)
+def test_unlawful_ways_to_act_are_named(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        draft(CANARY_50, **how)
+
+
 # Plans and data
 
 
 EVERY = [
+    ready(),
+    baking(),
     draft(),
     started(),
     advanced(started(), "advance"),

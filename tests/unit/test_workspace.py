@@ -621,3 +621,58 @@ def test_a_leftover_of_a_killed_write_is_no_rollout(workspace: Workspace) -> Non
 
 def test_a_workspace_may_be_named_by_text_or_path(tmp_path: Path) -> None:
     assert Workspace(str(tmp_path)).path == Workspace(Path(tmp_path)).path
+
+
+# What a plan may not take back, and who may move what
+
+
+def test_a_plan_whose_control_would_take_a_promoted_model_back_is_refused(
+    workspace: Workspace,
+) -> None:
+    promote(workspace, workspace.start(plan()))
+    message = "everybody is served 'v2', which rollout 'ranker-v2' promoted: starting it would"
+    with pytest.raises(ConfigError, match=message):
+        workspace.start(plan("ranker-v3", treatment="v3"))
+    started = workspace.start(plan("ranker-v3", control="v2", treatment="v3"))
+    assert started.last_share == pytest.approx(0.1)
+
+
+def test_a_plan_whose_control_is_not_what_is_published_is_refused(workspace: Workspace) -> None:
+    workspace.publish(plain(key="ranker", variants={"a": 1.0}))
+    with pytest.raises(ConfigError, match="everybody is served 'a': starting it would take that"):
+        workspace.start(plan(salt=None))
+    assert workspace.start(plan(control="a", salt=None)).state == "canary"
+
+
+def test_a_halted_model_may_be_tried_again(workspace: Workspace) -> None:
+    workspace.start(plan())
+    workspace.halt("ranker-v2", reason="r", actor="ann")
+    assert workspace.start(plan("again")).state == "canary"
+
+
+def test_a_person_moves_what_they_have_seen_and_nothing_else(workspace: Workspace) -> None:
+    seen = workspace.start(plan())
+    moved = workspace.act("ranker-v2", "skip", reason="go", actor="ann", expected_version=1)
+    assert (seen.version, moved.stage.name, moved.actor) == (1, "50 %", "ann")
+    with pytest.raises(TransitionError, match=r"has moved: version 2 \(canary, 'go'\), "):
+        workspace.act("ranker-v2", "promote", reason="go", actor="bob", expected_version=1)
+    workspace.act("ranker-v2", "promote", reason="go", actor="bob", expected_version=2)
+    assert published(workspace)["ranker"].weights == {"v2": 1.0}
+    with pytest.raises(ConfigError, match="verb must be one of hold, resume, skip, promote, halt"):
+        workspace.act("ranker-v2", "start", reason="", actor="x")  # type: ignore[arg-type]
+
+
+def test_a_dry_run_publishes_nothing_and_stands_in_nobodys_way(workspace: Workspace) -> None:
+    with pytest.raises(ConfigError, match="no experiment 'colour' is published"):
+        workspace.start(plan("watch", "colour", mode="dry_run"))
+    before = workspace.publish(plain())
+    roles = {"control": "a", "treatment": "b", "mode": "dry_run"}
+    dry = workspace.start(plan("watch", "colour", **roles))
+    assert workspace.snapshot() == before
+    assert dry.allocations == ((1, {"a": 0.5, "b": 0.5}),)
+    workspace.publish(plain(variants={"a": 0.2, "b": 0.8}))
+    assert workspace.followed(dry).stage == dry.stage
+    assert [epoch for epoch, _ in workspace.followed(dry).allocations] == [1, 2]
+    real = workspace.start(plan("real", "colour", control="a", treatment="b", salt=None))
+    workspace.halt("watch", reason="enough", actor="ann")
+    assert published(workspace)["colour"] == real.experiment

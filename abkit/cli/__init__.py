@@ -1,13 +1,12 @@
 """The `abkit` command. Each sub-command imports what it needs when it runs.
 
 Exit codes: 0 done, 1 no good snapshot (`snapshot follow --once`), 2 bad input or usage (one line
-on standard error), 3 an unexpected state.
+on standard error), 3 an unexpected state. `abkit rollout` has its own, since its answers are codes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import sys
@@ -15,14 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from abkit.cli import analyze, serving, snapshot, store
+from abkit.cli import analyze, rollout, serving, snapshot, store
 from abkit.errors import AbkitError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
-
-    from abkit.workspace import Workspace
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
@@ -46,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except AbkitError as error:
         print(f"abkit: {error}", file=sys.stderr)
-        return 2
+        return int(getattr(options, "error_code", 2))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _ANALYSIS:
@@ -77,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_demo,
         analyze.add_analyze,
         _add_controller,
-        _add_rollout,
+        rollout.add_rollout,
+        rollout.add_replay,
         _add_dashboard,
         serving.add_publish,
         serving.add_halt,
@@ -173,77 +171,6 @@ def _controller(options: argparse.Namespace) -> int:
             on_tick=lambda tick: [print(line, flush=True) for line in tick.lines()],
         )
     return 0
-
-
-def _add_rollout(commands: Commands) -> None:
-    parser = commands.add_parser("rollout", help="start, look at and stop rollouts")
-    actions = parser.add_subparsers(required=True, metavar="ACTION", title="actions")
-    start = actions.add_parser("start", help="start a rollout from a TOML plan")
-    start.add_argument("workspace", type=Path)
-    start.add_argument("plan", type=Path)
-    start.set_defaults(run=_rollout_start)
-    status = actions.add_parser("status", help="list rollouts, or show one as JSON")
-    status.add_argument("workspace", type=Path)
-    status.add_argument("key", nargs="?")
-    status.set_defaults(run=_rollout_status)
-    words = {
-        "hold": "keep the allocation as it is",
-        "resume": "go on after a hold",
-        "halt": "control for everyone at once",
-        "rollback": "take a promoted or switched model back at once",
-    }
-    for name, text in words.items():
-        action = actions.add_parser(name, help=text)
-        action.add_argument("workspace", type=Path)
-        action.add_argument("key")
-        action.add_argument("--reason", default="by hand", help="for the record")
-        action.add_argument("--actor", default=os.environ.get("USER") or "operator")
-        action.set_defaults(run=_rollout_act, action=name)
-
-
-def _rollout_start(options: argparse.Namespace) -> int:
-    from abkit.rollout import Rollout
-    from abkit.workspace import Workspace
-
-    plan = Rollout.from_toml(options.plan)
-    if not options.workspace.exists():
-        print(f"{options.workspace} is a new workspace")
-    started = Workspace(options.workspace).start(plan, actor="operator")
-    print(f"{started.key}: {started.state}, stage {started.stage.name!r}")
-    return 0
-
-
-def _rollout_status(options: argparse.Namespace) -> int:
-
-    workspace = _existing(options.workspace)
-    if options.key:
-        print(json.dumps(workspace.rollout(options.key).to_dict(), indent=2))
-        return 0
-    for item in workspace.rollouts():
-        print(f"{item.key}\t{item.state}\t{item.stage.name}\t{item.reason}")
-    return 0
-
-
-def _rollout_act(options: argparse.Namespace) -> int:
-
-    name = "halt" if options.action == "rollback" else options.action
-    act = getattr(_existing(options.workspace), name)
-    moved = act(options.key, reason=options.reason, actor=options.actor)
-    print(f"{moved.key}: {moved.state}")
-    return 0
-
-
-def _existing(path: Path) -> Workspace:
-    """The workspace, which must be there already.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    from abkit.workspace import Workspace
-
-    if not (path / "rollouts").is_dir():
-        raise ConfigError(f"no workspace {str(path)!r}; `abkit rollout start` makes one")
-    return Workspace(path)
 
 
 def _add_dashboard(commands: Commands) -> None:

@@ -35,6 +35,8 @@ NOT_SERVING = {
     "compat",
     "controller",
     "demo",
+    "drill",
+    "forecast",
     "integrations",
     "judge",
     "plots",

@@ -98,7 +98,9 @@ class BettingMean:
 
         Returns:
             A look in the metric's unit; information is the number of units. Before the first unit:
-            "insufficient_data", an e-value of 1 and the whole range.
+            "insufficient_data", an e-value of 1 and the whole range. The interval wants 2/alpha of
+            either capital and is rounded outwards, the two-sided test 1/alpha of their average: at
+            the border the test can reject a null that the interval just covers.
 
         Raises:
             DesignError: the state belongs to another design.

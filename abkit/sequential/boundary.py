@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from abkit.estimate import Alternative
 
-_TINY: Final = 1e-300
 _DOUBLINGS: Final = 200
 
 
@@ -42,7 +41,8 @@ def gamma_exponential_log_mixture(s: float, v: float, *, rho: float, c: float) -
         c: scale of the exponential tail, > 0, in the metric's unit.
 
     Returns:
-        Natural logarithm of the e-value; -inf where s is below what c allows.
+        Natural logarithm of the e-value; -inf where s is below what c allows, or so low that the
+        prior's share of the evidence does not fit into a float.
 
     Raises:
         DesignError: rho or c is unusable.
@@ -63,7 +63,7 @@ def gamma_exponential_log_mixture(s: float, v: float, *, rho: float, c: float) -
     if x <= 0:
         return -math.inf
     prior = r * math.log(r) - math.lgamma(r) - math.log(float(special.gammainc(r, r)))
-    tail = math.log(max(_TINY, float(special.gammainc(a, x))))
+    tail = _log(float(special.gammainc(a, x)))
     return prior + math.lgamma(a) + tail - a * math.log(x) + (c * s + v) / square
 
 
@@ -102,7 +102,7 @@ def gamma_poisson_log_mixture(s: float, v: float, *, rho: float, c: float) -> fl
         c: largest increment, > 0, in the metric's unit.
 
     Returns:
-        Natural logarithm of the e-value; -inf where s is below what c allows.
+        Natural logarithm of the e-value; -inf as for `gamma_exponential_log_mixture`.
 
     Raises:
         DesignError: rho or c is unusable.
@@ -123,7 +123,7 @@ def gamma_poisson_log_mixture(s: float, v: float, *, rho: float, c: float) -> fl
     if a <= 0:
         return -math.inf
     prior = r * math.log(r) - math.lgamma(r) - math.log(float(special.gammaincc(r, r)))
-    tail = math.log(max(_TINY, float(special.gammaincc(a, b))))
+    tail = _log(float(special.gammaincc(a, b)))
     return prior + math.lgamma(a) + tail - a * math.log(b) + v / square
 
 
@@ -166,7 +166,8 @@ def beta_binomial_log_mixture(
         alternative: "greater" and "less" mix over one sign of the mean only.
 
     Returns:
-        Natural logarithm of the e-value.
+        Natural logarithm of the e-value; -inf on one side where s is so far on the other that the
+        prior's share of the evidence does not fit into a float.
 
     Raises:
         DesignError: rho, g, h or alternative is unusable, or s is out of range.
@@ -360,13 +361,20 @@ def _root(
             high *= 2
     if log_mixture(high) <= wanted:
         return high
+    if not log_mixture(0.0) <= wanted < log_mixture(high):
+        raise DesignError(f"a variance clock of {v:g} is beyond what floats can tell here")
     return float(optimize.brentq(lambda s: log_mixture(s) - wanted, 0.0, high, xtol=1e-10))
 
 
 def _log_beta(a: float, b: float, x: float) -> float:
     """Log of the incomplete beta function up to x."""
     whole = float(special.betaln(a, b))
-    return whole if x == 1 else whole + math.log(max(_TINY, float(special.betainc(a, b, x))))
+    return whole if x == 1 else whole + _log(float(special.betainc(a, b, x)))
+
+
+def _log(probability: float) -> float:
+    """Log of a tail; -inf where it underflows, since any other floor would invent evidence."""
+    return math.log(probability) if probability > 0 else -math.inf
 
 
 def _check(rho: float, width: float) -> None:

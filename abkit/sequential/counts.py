@@ -22,6 +22,7 @@ from scipy import optimize
 
 from abkit.errors import DataError
 from abkit.estimate import Interval
+from abkit.moments import whole
 from abkit.sequential.design import Look, evidence_look
 from abkit.sequential.tilting import DEFAULT_PARTS, TiltPrior, tilt_interval, tilt_log_mixture
 from abkit.stats.difference import check_test
@@ -52,8 +53,8 @@ class CountBlock:
     def __post_init__(self) -> None:
         """Reject counts that no block can have."""
         exposures = (self.exposure_control, self.exposure_treatment)
-        if min(self.events_control, self.events_treatment) < 0:
-            raise DataError(f"events cannot be negative: {self}")
+        for name in ("events_control", "events_treatment"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
         if not all(math.isfinite(e) and e >= 0 for e in exposures):
             raise DataError(f"exposure must be finite and >= 0: {self}")
         for events, exposure in zip(
@@ -278,20 +279,42 @@ def multinomial_intervals(
         for i, own in enumerate(counts)
     ]
     return [
-        _share_interval(own, n, mixture + math.log(alpha) - rest)
+        share_interval(own, n, mixture + math.log(alpha) - rest)
         for own, rest in zip(counts, others, strict=True)
     ]
 
 
-def _share_interval(own: int, n: int, level: float) -> Interval:
-    """Shares whose log likelihood, others profiled out, is at least the level."""
+def share_interval(own: int, n: int, level: float) -> Interval:
+    """Shares under which the log likelihood of a count is at least a level.
 
-    def excess(share: float) -> float:
-        inside = own * math.log(share) if own else 0.0
-        return inside + ((n - own) * math.log1p(-share) if own < n else 0.0) - level
+    Args:
+        own: count of the one kind, in [0, n].
+        n: count of all kinds, >= 1.
+        level: log likelihood, at most that of the share `own / n`; may be -inf.
 
-    best = own / n
-    edge = 1e-300
-    lower = 0.0 if own == 0 else optimize.brentq(excess, edge, best, xtol=1e-14)
-    upper = 1.0 if own == n else optimize.brentq(excess, best, 1 - 1e-16, xtol=1e-14)
-    return Interval(float(lower), float(upper))
+    Returns:
+        An interval of shares in [0, 1].
+
+    Examples:
+        >>> interval = share_interval(5, 10, 10 * math.log(0.5) - 1.0)
+        >>> round(interval.lower, 4), round(interval.upper, 4)
+        (0.2871, 0.7129)
+    """
+    return Interval(_least_share(own, n, level), 1 - _least_share(n - own, n, level))
+
+
+def _least_share(own: int, n: int, level: float) -> float:
+    if own == 0 or math.isinf(level):
+        return 0.0
+    # In logarithms, since the share may be too small for a float. The other kinds can only lower
+    # the likelihood, so the end is not below the one without them.
+    first, last = min(0.0, level / own), math.log(own / n)
+    if own == n:
+        return math.exp(first)
+
+    def excess(log_share: float) -> float:
+        return own * log_share + (n - own) * math.log1p(-math.exp(log_share)) - level
+
+    if excess(last) <= 0:  # rounding: the level is the likelihood's peak
+        return own / n
+    return math.exp(float(optimize.brentq(excess, first, last, xtol=1e-14)))

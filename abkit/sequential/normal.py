@@ -77,12 +77,18 @@ def normal_log_mixture(
     """
     _check_rho(rho, alternative)
     total = v + rho
-    with np.errstate(over="ignore"):  # an overflow is infinite evidence
+    with np.errstate(over="ignore", divide="ignore"):  # an overflow is infinite evidence
         z = s / np.sqrt(total)
-        log_mixture = 0.5 * np.log(rho / total) + 0.5 * z * z
-    if alternative != "two-sided":
-        log_mixture = log_mixture + math.log(2) + special.log_ndtr(_signed(z, alternative))
-    return log_mixture if isinstance(log_mixture, np.ndarray) else float(log_mixture)
+        log_mixture = 0.5 * np.log(rho / total)
+        if alternative == "two-sided":
+            log_mixture = log_mixture + 0.5 * z * z
+        else:
+            towards = _signed(z, alternative)
+            with_it = 0.5 * z * z + math.log(2) + special.log_ndtr(np.maximum(towards, 0.0))
+            # Two large numbers would cancel here: erfcx is their product.
+            against = np.log(special.erfcx(np.maximum(-towards, 0.0) / math.sqrt(2)))
+            log_mixture = log_mixture + np.where(towards < 0, against, with_it)
+    return log_mixture if np.ndim(log_mixture) else float(log_mixture)
 
 
 @overload

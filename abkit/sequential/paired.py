@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from scipy import optimize, special
+from scipy import special
 
 from abkit.errors import DataError, DesignError
 from abkit.estimate import Interval
-from abkit.sequential.design import Look, rejected, running_p
+from abkit.sequential.counts import share_interval
+from abkit.sequential.design import Look, check_past, rejected, running_p
 from abkit.sequential.normal import normal_log_mixture
 from abkit.stats.difference import check_test
 from abkit.stats.srm import capped_exp
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from abkit.estimate import Alternative
     from abkit.moments import Moments, PairedCounts
-
-_TINY: Final = 1e-300
 
 
 def coin_log_e(
@@ -52,7 +51,8 @@ def coin_log_e(
         alternative: "greater" mixes over larger chances only.
 
     Returns:
-        Natural logarithm of the e-value; 0.0 before the first toss.
+        Natural logarithm of the e-value; 0.0 before the first toss. -inf on one side where the
+        tosses lie so far on the other that the prior's share does not fit into a float.
 
     Raises:
         DataError: a count is negative.
@@ -83,7 +83,8 @@ def coin_log_e(
     if alternative == "greater":
         prior = float(special.betaincc(a, b, null))
         posterior = float(special.betaincc(a + heads, b + tails, null))
-        log_e += math.log(max(posterior, _TINY)) - math.log(prior)
+        # No floor under the posterior: the two-sided evidence beside it may be larger still.
+        log_e += (math.log(posterior) if posterior > 0 else -math.inf) - math.log(prior)
     return log_e
 
 
@@ -127,6 +128,7 @@ class DiscordantPairs:
             of the chance that treatment wins a discordant pair (0.5: no difference). Before the
             first discordant pair: "insufficient_data", an e-value of 1.
         """
+        check_past(past, self, method="discordant_pairs")
         wins, losses = data.only_treatment, data.only_control
         log_e = coin_log_e(
             wins, losses, concentration=self.concentration, alternative=self.alternative
@@ -141,29 +143,20 @@ class DiscordantPairs:
             decision="reject" if stops else "continue",
             information=float(data.discordant),
             estimate=(wins - losses) / data.n if data.n else None,
-            interval=self._interval(wins, losses) if data.discordant else None,
+            interval=self._interval(wins, losses, log_e) if data.discordant else None,
             e_value=capped_exp(log_e),
             p_value=running_p(log_e, past),
             notes=("the interval is of the chance that treatment wins a discordant pair",),
         )
 
-    def _interval(self, wins: int, losses: int) -> Interval:
-        """Chances of a win that the same prior, around one half, does not rule out."""
-        a = 0.5 * self.concentration
-        level = float(special.betaln(a + wins, a + losses) - special.betaln(a, a))
-        level += math.log(self.alpha)
-
-        def excess(chance: float) -> float:
-            won = wins * math.log(chance) if wins else 0.0
-            return won + (losses * math.log1p(-chance) if losses else 0.0) - level
-
-        best = wins / (wins + losses)
-        lower, upper = 0.0, 1.0
-        if wins and self.alternative != "less":
-            lower = float(optimize.brentq(excess, 1e-300, best, xtol=1e-13))
-        if losses and self.alternative != "greater":
-            upper = float(optimize.brentq(excess, best, 1 - 1e-16, xtol=1e-13))
-        return Interval(lower, upper)
+    def _interval(self, wins: int, losses: int, log_e: float) -> Interval:
+        """Chances of a win that the mixture, around one half, does not rule out."""
+        level = log_e + (wins + losses) * math.log(0.5) + math.log(self.alpha)
+        found = share_interval(wins, wins + losses, level)
+        return Interval(
+            0.0 if self.alternative == "less" else found.lower,
+            1.0 if self.alternative == "greater" else found.upper,
+        )
 
 
 def symmetric_log_e(
@@ -182,6 +175,7 @@ def symmetric_log_e(
         differences of any tails, which need not have a variance.
 
     Raises:
+        DataError: values are too large for their squares to be summed.
         DesignError: rho or alternative is unusable.
 
     Source: de la Pena (1999), theorem 6.1; Howard, Ramdas, McAuliffe, Sekhon (2020), lemma 3.
@@ -191,5 +185,7 @@ def symmetric_log_e(
         >>> symmetric_log_e(Moments(), rho=1.0)
         0.0
     """
-    squares = differences.m2 + differences.n * differences.mean**2
+    squares = differences.m2 + differences.n * (differences.mean * differences.mean)
+    if not math.isfinite(squares):
+        raise DataError("values are too large for their squares to be summed; rescale the metric")
     return normal_log_mixture(differences.total, squares, rho=rho, alternative=alternative)

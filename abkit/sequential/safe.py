@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from abkit.estimate import Alternative
 
 EffectPrior = Literal["grow", "gauss"]
+_LARGEST_T: Final = 1e150  # its square is a float; the evidence has long reached its limit
 _QUADRATURE: Final = np.linspace(-9.0, 9.0, 145)
 
 
@@ -87,10 +88,10 @@ def safe_z_log_e(
     if prior == "gauss":
         return normal_log_mixture(z * math.sqrt(n), n, rho=1 / effect**2, alternative=alternative)
     shift = math.sqrt(n) * effect
-    up = shift * signed - 0.5 * shift * shift
+    up = shift * (signed - 0.5 * shift)
     if alternative != "two-sided":
         return up
-    down = -shift * signed - 0.5 * shift * shift
+    down = -shift * (signed + 0.5 * shift)
     return float(np.logaddexp(up, down)) - math.log(2)
 
 
@@ -136,6 +137,7 @@ def safe_t_log_e(
         raise DataError(f"degrees of freedom must be finite and >= 0, got {nu}")
     if nu == 0 or n == 0:
         return 0.0
+    t = max(-_LARGEST_T, min(_LARGEST_T, t))
     if prior == "gauss":
         return _t_gauss(t, n, nu, effect, alternative)
     share = t / math.sqrt(nu + t * t)

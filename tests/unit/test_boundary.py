@@ -121,3 +121,20 @@ def test_what_cannot_be_asked_is_refused() -> None:
         bernoulli_interval(1, 4, n_opt=0)
     with pytest.raises(DesignError, match="eta"):
         poly_stitching_boundary(1.0, ALPHA, v_min=1.0, eta=1.0)
+
+
+@pytest.mark.parametrize("s", [-500.0, -2_000.0, -4_000.0, -4_999.0])
+def test_sums_far_below_zero_are_no_evidence_of_a_mean_above(s: float) -> None:
+    assert gamma_exponential_log_mixture(s, 10_000.0, rho=10.0, c=2.0) < 0
+    assert gamma_poisson_log_mixture(s, 10_000.0, rho=10.0, c=2.0) < 0
+    sides = {"greater": s, "less": -s}
+    for side, total in sides.items():
+        found = beta_binomial_log_mixture(
+            total,
+            10_000.0,
+            rho=10.0,
+            g=0.5,
+            h=0.5,
+            alternative=side,  # type: ignore[arg-type]
+        )
+        assert found < 0

@@ -110,3 +110,11 @@ def test_epochs_multiply() -> None:
     parts = [multinomial_log_e([epoch], concentration=50) for epoch in epochs]
     assert multinomial_log_e(epochs, concentration=50) == pytest.approx(sum(parts))
     assert multinomial_log_e([], concentration=50) == 0.0
+
+
+def test_shares_that_nearly_never_happen_have_intervals() -> None:
+    for counts in ([1_000, 1], [1, 100_000], [0, 50, 3]):
+        for concentration in (1.0, 100.0, 1e6):
+            found = multinomial_intervals(counts, [1] * len(counts), concentration=concentration)
+            for own, interval in zip(counts, found, strict=True):
+                assert 0 <= interval.lower <= own / sum(counts) <= interval.upper <= 1

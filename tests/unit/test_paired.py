@@ -98,3 +98,13 @@ def test_the_paired_t_test_is_scipys(alternative: Alternative) -> None:
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="'midp'"):
         mcnemar(pairs(1, 2), method="midp")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("won", "lost"), [(3, 9), (9, 3), (0, 5), (20, 14)])
+def test_one_sided_mid_p_is_binomial_on_either_side(won: int, lost: int) -> None:
+    pairs = PairedCounts(both=5, only_control=lost, only_treatment=won, neither=4)
+    half = stats.binom.pmf(won, won + lost, 0.5) / 2
+    above = mcnemar(pairs, alternative="greater").p_value
+    below = mcnemar(pairs, alternative="less").p_value
+    assert above == pytest.approx(stats.binom.sf(won - 1, won + lost, 0.5) - half)
+    assert below == pytest.approx(stats.binom.cdf(won, won + lost, 0.5) - half)

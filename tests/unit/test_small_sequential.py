@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,7 +19,11 @@ from abkit.sequential.paired import DiscordantPairs, coin_log_e, symmetric_log_e
 from abkit.sequential.safe import safe_t_interval, safe_t_log_e, safe_z_log_e
 from abkit.sequential.tilting import TiltPrior
 
-SIDES = ("two-sided", "greater", "less")
+if TYPE_CHECKING:
+    from abkit.estimate import Alternative
+    from abkit.sequential.safe import EffectPrior
+
+SIDES: tuple[Alternative, ...] = ("two-sided", "greater", "less")
 
 # --- mSPRT ---------------------------------------------------------------------------------------
 
@@ -201,3 +206,78 @@ def test_the_prior_has_the_moments_of_its_half_normals() -> None:
     prior = TiltPrior()
     square = float((prior.weights * prior.nodes**2).sum())
     assert square == pytest.approx(0.5 * 0.25 + 0.5 * 1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("losses", [100, 1_000, 5_000, 1_000_000])
+def test_a_coin_far_on_the_other_side_is_no_evidence(losses: int) -> None:
+    assert coin_log_e(0, losses, alternative="greater") < 0
+    assert coin_log_e(losses, 0, alternative="less") < 0
+    look = DiscordantPairs(alternative="greater").look(PairedCounts(0, losses, losses // 9, 0))
+    assert look.decision == "continue"
+    assert look.p_value == 1.0
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("wins", range(0, 120, 3))
+def test_the_interval_of_wins_leaves_one_half_out_exactly_when_the_test_rejects(
+    side: Alternative, wins: int
+) -> None:
+    look = DiscordantPairs(alternative=side).look(PairedCounts(0, 40, wins, 0))
+    assert look.interval is not None
+    assert (0.5 not in look.interval) == (look.decision == "reject")
+
+
+def test_a_single_loss_among_many_wins_has_an_interval() -> None:
+    look = DiscordantPairs().look(PairedCounts(0, 1, 10_000, 0))
+    assert look.interval is not None
+    assert 0.99 < look.interval.lower < 1 - 1e-4 < look.interval.upper <= 1
+    for concentration in (1e-3, 1e6):
+        design = DiscordantPairs(concentration=concentration)
+        for pairs in (PairedCounts(0, 1, 999, 0), PairedCounts(0, 999, 1, 0)):
+            found = design.look(pairs).interval
+            assert found is not None
+            assert 0 <= found.lower < found.upper <= 1
+
+
+def test_pairs_cannot_be_negative() -> None:
+    with pytest.raises(DataError, match="only_control"):
+        PairedCounts(0, -1, 3, 0)
+
+
+@pytest.mark.parametrize("prior", ["grow", "gauss"])
+def test_less_is_greater_seen_in_a_mirror(prior: EffectPrior) -> None:
+    for t in (-3.0, 0.5, 3.0):
+        z = safe_z_log_e(t, 50, effect=0.3, prior=prior, alternative="less")
+        assert z == safe_z_log_e(-t, 50, effect=0.3, prior=prior, alternative="greater")
+        log_e = safe_t_log_e(
+            t, 50, degrees_of_freedom=49, effect=0.3, prior=prior, alternative="less"
+        )
+        mirrored = safe_t_log_e(
+            -t, 50, degrees_of_freedom=49, effect=0.3, prior=prior, alternative="greater"
+        )
+        assert log_e == pytest.approx(mirrored, rel=1e-12)
+    assert safe_t_log_e(-3.0, 50, degrees_of_freedom=49, effect=0.3, alternative="less") > 0
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("t", [-2.0, 0.3, 2.5])
+def test_the_gauss_t_test_is_the_mixture_of_noncentral_t(side: Alternative, t: float) -> None:
+    """The density of t over effects, against the central one, by scipy."""
+    n, nu, effect = 5, 4, 0.8
+    ends = {"two-sided": (-12, 12), "greater": (0, 12), "less": (-12, 0)}[side]
+    weight = 1 if side == "two-sided" else 2
+
+    def ratio(d: float) -> float:
+        tilted = stats.nct.pdf(t, nu, math.sqrt(n) * d * effect) / stats.t.pdf(t, nu)
+        return float(weight * stats.norm.pdf(d) * tilted)
+
+    expected = sum(
+        integrate.quad(ratio, a, b)[0]
+        for a, b in itertools.pairwise([ends[0], *_middle(ends), ends[1]])
+    )
+    found = safe_t_log_e(t, n, degrees_of_freedom=nu, effect=effect, alternative=side)
+    assert math.exp(found) == pytest.approx(expected, rel=1e-6)
+
+
+def _middle(ends: tuple[int, int]) -> list[float]:
+    return [x for x in (-3.0, 0.0, 3.0) if ends[0] < x < ends[1]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from abkit.errors import DataError
-from abkit.moments import Moments
+from abkit.moments import Moments, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,8 +60,7 @@ class Comoments:
             raise DataError(f"a column is named twice: {self.names}")
         if len(self.means) != k or [len(row) for row in self.products] != [k] * k:
             raise DataError(f"{k} columns need {k} means and {k} x {k} products")
-        if self.n < 0:
-            raise DataError(f"a count cannot be negative: n={self.n}")
+        object.__setattr__(self, "n", whole("n", self.n))
         if not all(map(math.isfinite, [*self.means, *(x for row in self.products for x in row)])):
             raise DataError(f"moments of {self.names} must be finite; drop or fill missing values")
         for i in range(k):

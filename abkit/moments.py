@@ -8,6 +8,7 @@ Counts are Python ints, which do not overflow in products (int64 does at 290,000
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +16,35 @@ from abkit.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+def whole(name: str, count: int) -> int:
+    """A count as a Python int, whatever integer type it came as.
+
+    Args:
+        name: what is counted, for the error.
+        count: a whole number >= 0; a numpy integer would overflow in products.
+
+    Raises:
+        DataError: it is negative or not whole.
+
+    Examples:
+        >>> import numpy as np
+        >>> whole("n", np.int64(3_000_000)) ** 3
+        27000000000000000000
+    """
+    try:
+        found = operator.index(count)
+    except TypeError:
+        fraction = float(count)
+        if not fraction.is_integer():
+            msg = f"{name} must be a whole number, got {count}"
+            raise DataError(msg) from None
+        found = int(fraction)
+    if found < 0:
+        msg = f"a count cannot be negative: {name}={found}"
+        raise DataError(msg)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +73,12 @@ class Moments:
     m2: float = 0.0
 
     def __post_init__(self) -> None:
-        """Reject what no sample can have."""
-        if self.n < 0:
-            msg = f"a count cannot be negative: n={self.n}"
-            raise DataError(msg)
+        """Reject what no sample can have; numbers of other libraries become Python's own."""
+        if type(self.n) is not int or self.n < 0:
+            object.__setattr__(self, "n", whole("n", self.n))
+        if type(self.mean) is not float or type(self.m2) is not float:
+            object.__setattr__(self, "mean", float(self.mean))
+            object.__setattr__(self, "m2", float(self.m2))
         if not (math.isfinite(self.mean) and math.isfinite(self.m2)) or self.m2 < 0:
             msg = f"moments must be finite with m2 >= 0, got mean={self.mean}, m2={self.m2}"
             raise DataError(msg)
@@ -67,7 +99,8 @@ class Moments:
     @classmethod
     def of_counts(cls, n: int, successes: int) -> Self:
         """Moments of `n` values of 0 or 1 of which `successes` are 1."""
-        if not 0 <= successes <= n:
+        n, successes = whole("n", n), whole("successes", successes)
+        if successes > n:
             msg = f"successes must lie in [0, n], got {successes} of {n}"
             raise DataError(msg)
         if n == 0:
@@ -120,6 +153,11 @@ class PairedCounts:
     only_treatment: int = 0
     neither: int = 0
 
+    def __post_init__(self) -> None:
+        """Reject counts that no comparison can have."""
+        for name in ("both", "only_control", "only_treatment", "neither"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+
     @property
     def n(self) -> int:
         """Number of pairs."""
@@ -155,7 +193,4 @@ class Block:
     def __post_init__(self) -> None:
         """Reject counts that no block can have."""
         for name in ("n_control", "n_treatment", "events_control", "events_treatment", "hour"):
-            value = getattr(self, name)
-            if value < 0:
-                msg = f"a block's {name} cannot be negative: {value}"
-                raise DataError(msg)
+            object.__setattr__(self, name, whole(name, getattr(self, name)))

@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from abkit.errors import ConfigError, DataError
 from abkit.estimate import Estimate, Interval
+from abkit.moments import whole
 from abkit.stats.difference import check_test, tail_alpha
 from abkit.stats.standardise import t_p_value
 
@@ -36,8 +37,9 @@ class Events:
 
     def __post_init__(self) -> None:
         """Reject what cannot be counted."""
-        if self.count < 0 or not (math.isfinite(self.exposure) and self.exposure >= 0):
-            raise DataError(f"need count >= 0 and a finite exposure >= 0, got {self}")
+        object.__setattr__(self, "count", whole("events", self.count))
+        if not (math.isfinite(self.exposure) and self.exposure >= 0):
+            raise DataError(f"need a finite exposure >= 0, got {self}")
         if self.exposure == 0 and self.count:
             raise DataError(f"{self.count} events without any exposure")
 
@@ -73,9 +75,11 @@ def poisson_rates(
 
     Returns:
         An estimate (method "poisson_exact" or "poisson_score") whose means are rates; `lift` is the
-        ratio of the rates minus one, with an interval that agrees with the test (an end may be
-        infinite where control has no event). "score" has an interval of the difference too. An
-        arm without exposure gives "insufficient_data", no event at all "zero_variance".
+        ratio of the rates minus one, with an interval (an end may be infinite where control has no
+        event). It agrees with the test, but for "exact" on two sides: that p-value, as R's, adds up
+        the outcomes that are less likely, the interval halves alpha, and near alpha they can
+        differ. "score" has an interval of the difference too. An arm without exposure gives
+        "insufficient_data", no event at all "zero_variance".
 
     Raises:
         ConfigError: the method is unknown.

@@ -41,8 +41,12 @@ class MeanModel:
     def __post_init__(self) -> None:
         """Reject what no metric can have."""
         for sd in (self.sd, self.sd_treatment):
-            if sd is not None and not (math.isfinite(sd) and sd > 0):
+            if sd is None:
+                continue
+            if not (math.isfinite(sd) and sd > 0):
                 raise DesignError(f"a standard deviation must be finite and > 0, got {sd}")
+            if not 1e-150 < sd < 1e150:
+                raise DesignError(f"a float cannot hold the square of {sd}; rescale the metric")
         if self.mean is not None and not math.isfinite(self.mean):
             raise DesignError(f"mean must be finite, got {self.mean}")
         _check_reduction(self.variance_reduction)

@@ -30,7 +30,7 @@ from scipy import interpolate
 
 from abkit.errors import DesignError
 from abkit.sequential.crossing import Crossing, Sides, calibrated_crossing, mixture_crossing
-from abkit.sequential.design import Contrast, Look, rejected, running_p
+from abkit.sequential.design import Contrast, Look, check_past, rejected, running_p
 from abkit.sequential.group_walk import Path, survivors, upper_boundary
 from abkit.sequential.normal import normal_boundary, normal_log_mixture, normal_rho
 from abkit.stats.difference import check_test, interval_around
@@ -219,7 +219,7 @@ class CalibratedMixture:
             alpha where that is larger and the boundary was reached; the e-value is that of the
             mixture, which needs no maximum. Without enough units: "insufficient_data"; without
             variance: "zero_variance"; both with an e-value of 1. A look that is not tested keeps
-            the last interval.
+            the last interval and p-value.
         """
         blank = _blank("calibrated_normal_mixture", self, data, past)
         note = f"anytime-valid up to the stated maximum of {self.maximum:g} effective units"
@@ -236,7 +236,8 @@ class CalibratedMixture:
         z, sign = _z(self, data), -1 if self.alternative == "less" else 1
         reached = (abs(z) if self.alternative == "two-sided" else sign * z) >= boundary
         log_e = _log_mixture(self, data)
-        p_value = min(_last_p(past), self._p_value(log_e) if data.h <= self.maximum else 1.0)
+        counts = math.isfinite(boundary) and data.h <= self.maximum
+        p_value = min(_last_p(past), self._p_value(log_e) if counts else 1.0)
         answer = replace(
             blank,
             decision="reject" if reached or rejected(past) else "continue",
@@ -310,6 +311,7 @@ def _log_mixture(design: _MeanDesign, data: Contrast) -> float:
 
 def _blank(method: str, design: _MeanDesign, data: Contrast, past: Sequence[Look]) -> Look:
     """The answer before there is enough to go by."""
+    check_past(past, design, method=method)
     status: Status = "ok" if data.enough and data.spread else "insufficient_data"
     if data.enough and not data.spread:
         status = "zero_variance"

@@ -165,6 +165,27 @@ def rejected(past: Sequence[Look]) -> bool:
     return bool(past) and past[-1].decision == "reject"
 
 
+def check_past(past: Sequence[Look], design: _AnytimeDesign, *, method: str) -> None:
+    """Reject earlier looks of another design: their rejections and p-values are not this one's.
+
+    Args:
+        past: earlier looks, oldest first.
+        design: what is asked now.
+        method: of the looks that this design makes.
+
+    Raises:
+        DesignError: the last look differs in method, alpha or side.
+    """
+    if not past:
+        return
+    last, mine = past[-1], (method, design.alpha, design.alternative)
+    if (last.method, last.alpha, last.alternative) != mine:
+        raise DesignError(
+            f"past holds looks of another design: {last.method} at alpha {last.alpha}, "
+            f"{last.alternative}, but this is {mine[0]} at {mine[1]}, {mine[2]}"
+        )
+
+
 def running_p(log_e: float, past: Sequence[Look]) -> float:
     """p-value that is valid at every look: the smallest 1/e so far, at most 1.
 
@@ -211,10 +232,11 @@ def evidence_look(
         scale: of estimate and interval.
 
     Raises:
-        DesignError: the state belongs to another design.
+        DesignError: the state or the past belongs to another design.
     """
     if state.design != design:
         raise DesignError(f"this state was started by another design: {state.design}")
+    check_past(past, design, method=method)
     log_e = state.log_e_value
     stops = log_e >= -math.log(design.alpha) or rejected(past)
     return Look(

@@ -30,6 +30,7 @@ from scipy import special
 
 from abkit.errors import DesignError
 from abkit.estimate import Interval, Scale
+from abkit.sequential.design import check_past
 from abkit.sequential.group_look import (
     CLOCKS,
     Clock,
@@ -188,6 +189,7 @@ class GroupSequential:
             ('stalled', 'continue', ('information went backwards: 55 after 60; not tested',))
         """
         looks = _group_looks(past)
+        check_past(past, self, method="group_sequential")
         before = looks[-1] if looks else None
         tested = [look for look in looks if look.clock_status == "ok"]
         statistic, status = self._read(data)
@@ -267,7 +269,7 @@ class GroupSequential:
         if isinstance(data, Statistic):
             plain = Statistic(float(data.z), float(data.information), data.standard_error)
             return plain, "ok" if plain.information > 0 else "insufficient_data"
-        if not data.enough:
+        if not (data.enough and data.h):
             return Statistic(0.0, 0.0), "insufficient_data"
         if data.v == 0:
             return Statistic(0.0, 0.0), "zero_variance"

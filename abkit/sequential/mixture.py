@@ -252,6 +252,7 @@ def _unanswered(
         alternative=alternative,
         status="insufficient_data",
         e_value=1.0,
+        margin=margin or None,
     )
 
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from abkit.errors import DataError, DesignError
 from abkit.estimate import Interval
-from abkit.sequential.design import Contrast, Look, rejected, running_p
+from abkit.sequential.design import Contrast, Look, check_past, rejected, running_p
 from abkit.stats.difference import check_test
 from abkit.stats.srm import capped_exp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from abkit.estimate import Alternative
     from abkit.moments import Moments
 
 
@@ -108,8 +109,13 @@ class FixedTauMixture:
 
     def __post_init__(self) -> None:
         """Reject what no test can ask."""
-        check_test(self.alpha, "two-sided")
+        check_test(self.alpha, self.alternative)
         _check(1.0, self.tau2)
+
+    @property
+    def alternative(self) -> Alternative:
+        """Side of the test: it has no other."""
+        return "two-sided"
 
     def look(self, data: Contrast, past: Sequence[Look] = ()) -> Look:
         """Evidence and confidence sequence of the difference at one look.
@@ -122,8 +128,9 @@ class FixedTauMixture:
             A look in the metric's unit; "insufficient_data" or "zero_variance" with an e-value of
             1, as for `AlwaysValid`.
         """
+        check_past(past, self, method="msprt")
         answered = data.enough and data.spread > 0
-        variance = data.v / data.h**2 if answered else 1.0
+        variance = data.v / data.h / data.h if answered else 1.0
         difference = data.difference
         log_e = 0.0
         if answered and difference is not None:
@@ -136,7 +143,7 @@ class FixedTauMixture:
             method="msprt",
             guarantee="anytime-asymptotic",
             alpha=self.alpha,
-            alternative="two-sided",
+            alternative=self.alternative,
             status="ok" if answered else "zero_variance" if data.enough else "insufficient_data",
             decision="reject" if stops else "continue",
             information=data.h,

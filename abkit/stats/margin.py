@@ -15,7 +15,7 @@ from abkit.errors import ConfigError, DesignError
 from abkit.estimate import Interval
 from abkit.moments import Moments
 from abkit.stats.difference import check_test, welch_t, with_lift
-from abkit.stats.standardise import standardised, t_p_value
+from abkit.stats.standardise import check_one_look, standardised, t_p_value
 
 if TYPE_CHECKING:
     from abkit.estimate import Alternative, Estimate
@@ -160,7 +160,7 @@ def against(
         The estimate tested against the border, as in `non_inferiority`.
 
     Raises:
-        ConfigError: scale is unknown.
+        ConfigError: scale is unknown, or the estimate is of a test for many looks.
         DesignError: border or alternative is unusable.
 
     Examples:
@@ -170,6 +170,7 @@ def against(
         ('welch_t_margin', 'relative', 0.03, 0.014)
     """
     check_test(result.alpha, alternative)
+    check_one_look(result)
     if scale not in ("absolute", "relative"):
         raise ConfigError(f"scale must be 'absolute' or 'relative', got {scale!r}")
     if not math.isfinite(border):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
+from abkit.errors import ConfigError
 from abkit.stats.difference import check_test, interval_around, tail_alpha, with_lift
 
 if TYPE_CHECKING:
@@ -85,6 +86,22 @@ def t_p_value(statistic: float, alternative: Alternative, degrees_of_freedom: fl
     return min(1.0, 2 * tail) if alternative == "two-sided" else tail
 
 
+def check_one_look(result: Estimate) -> None:
+    """Reject an estimate that holds at many looks: a z test of its standard error would not.
+
+    Args:
+        result: an estimate.
+
+    Raises:
+        ConfigError: its guarantee is one for many looks.
+    """
+    if result.guarantee.startswith("anytime"):
+        raise ConfigError(
+            f"{result.method} is {result.guarantee}: ask that test itself for its margin or alpha; "
+            "a z test of its standard error would hold at one look only"
+        )
+
+
 def at_alpha(result: Estimate, alpha: float) -> Estimate:
     """The same estimate with intervals at another error probability.
 
@@ -100,6 +117,7 @@ def at_alpha(result: Estimate, alpha: float) -> Estimate:
         the intervals become None.
 
     Raises:
+        ConfigError: the estimate is of a test for many looks.
         DesignError: alpha is unusable.
 
     Examples:
@@ -110,6 +128,7 @@ def at_alpha(result: Estimate, alpha: float) -> Estimate:
         True
     """
     check_test(alpha, result.alternative)
+    check_one_look(result)
     fresh = replace(result, alpha=alpha, interval=None, lift_interval=None)
     if result.standard_error is None or result.difference is None or result.interval is None:
         return fresh

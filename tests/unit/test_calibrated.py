@@ -11,7 +11,7 @@ from abkit.errors import DataError, DesignError
 from abkit.moments import Moments
 from abkit.sequential.calibrated import AlwaysValid, CalibratedMixture
 from abkit.sequential.contrast import paired_contrast, stratified_contrast
-from abkit.sequential.crossing import calibrated_crossing, mixture_crossing
+from abkit.sequential.crossing import Sides, calibrated_crossing, mixture_crossing
 from abkit.sequential.design import Contrast, Look
 from abkit.sequential.mixture import stratified_difference
 from abkit.sequential.normal import normal_log_mixture
@@ -187,3 +187,16 @@ def test_what_cannot_be_asked_is_refused() -> None:
         AlwaysValid(planned_units=10, margin=math.nan)
     with pytest.raises(DesignError, match="horizon"):
         calibrated_crossing(0.05, math.inf, sides=2)
+
+
+def test_a_look_that_is_not_tested_does_not_change_the_p_value() -> None:
+    design = CalibratedMixture(planned_units=20_000)
+    first = design.look(Contrast(s=0.0, v=4_500.0, h=4_500.0))
+    soon = design.look(Contrast(s=400.0, v=4_501.0, h=4_501.0), [first])
+    assert (soon.decision, soon.p_value) == ("continue", first.p_value)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.3, 0.4, 0.45])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_any_alpha_is_spent(alpha: float, sides: Sides) -> None:
+    assert calibrated_crossing(alpha, 2.8, sides=sides).probability == pytest.approx(alpha)

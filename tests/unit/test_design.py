@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import pytest
+
+from abkit.errors import DesignError
 from abkit.moments import Block, PairedCounts
 from abkit.sequential.betting import BettingMean, BettingState
 from abkit.sequential.calibrated import AlwaysValid, CalibratedMixture
@@ -70,3 +73,37 @@ def test_the_running_p_value_never_rises() -> None:
 def test_contrasts_at_the_edges() -> None:
     empty = Contrast(0.0, 0.0, 0.0)
     assert (empty.difference, empty.spread, empty.z) == (None, 0.0, 0.0)
+
+
+def test_looks_of_another_design_are_refused() -> None:
+    """A rejection at alpha .2, or on the other side, is none of this design."""
+    loose = AlwaysValid(planned_units=20_000, alpha=0.2).look(CONTRAST)
+    above = AlwaysValid(planned_units=20_000, alternative="greater").look(CONTRAST)
+    mixture = CalibratedMixture(planned_units=20_000).look(CONTRAST)
+    below = AlwaysValid(planned_units=20_000, alternative="less")
+    for design, past in (
+        (AlwaysValid(planned_units=20_000), loose),
+        (below, above),
+        (AlwaysValid(planned_units=20_000), mixture),
+        (CalibratedMixture(planned_units=20_000, alpha=0.01), mixture),
+        (FixedTauMixture(tau2=1.0), loose),
+    ):
+        with pytest.raises(DesignError, match="another design"):
+            design.look(CONTRAST, [past])
+    group = GroupSequential(planned_information=840.0, alpha=0.2).look(CONTRAST)
+    with pytest.raises(DesignError, match="another design"):
+        GroupSequential(planned_information=840.0, alpha=0.01).look(CONTRAST, [group])
+    events = HypergeometricMixture(alpha=0.2)
+    early = events.look(events.start().update(Block(50, 50, 1, 9)))
+    strict = HypergeometricMixture(alpha=0.01)
+    with pytest.raises(DesignError, match="another design"):
+        strict.look(strict.start(), [early])
+    with pytest.raises(DesignError, match="another design"):
+        DiscordantPairs(alpha=0.01).look(PairedCounts(), [DiscordantPairs().look(PairedCounts())])
+
+
+def test_a_contrast_without_effective_units_is_no_evidence() -> None:
+    nothing = Contrast(s=0.0, v=1.0, h=0.0)
+    for clock in ("contrast_variance", "inverse_variance", "effective_units"):
+        design = GroupSequential(planned_information=1.0, clock=clock)  # type: ignore[arg-type]
+        assert design.look(nothing).status == "insufficient_data"

@@ -543,3 +543,13 @@ def test_impossible_questions_are_refused() -> None:
     with pytest.raises(DesignError, match="drift must lie"):
         power_of(plan, math.nan)
     assert drift_for(plan, 0.9999999999999) > 9
+
+
+@pytest.mark.parametrize("end", [1.0, 2.0, 3.0 * (1 - 1e-13), 3.0, 3.0 * (1 + 1e-13)])
+def test_an_end_without_new_information_has_an_estimate(end: float) -> None:
+    design = GroupSequential(planned_information=100.0)
+    looks: list[GroupLook] = []
+    for information in (2.0, 3.0):
+        looks.append(design.look(Statistic(0.5, information), looks))
+    looks.append(design.look(Statistic(0.5, end), looks, final=True))
+    assert stagewise(design, looks).status == "ok"

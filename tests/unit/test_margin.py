@@ -12,9 +12,11 @@ from abkit.comoments import Comoments
 from abkit.errors import ConfigError, DesignError
 from abkit.estimate import Interval
 from abkit.moments import Moments
+from abkit.sequential.mixture import stratified_difference
 from abkit.stats.covariate import adjusted_difference
 from abkit.stats.difference import welch_t
 from abkit.stats.margin import against, equivalence, non_inferiority, relative_margin, superiority
+from abkit.stats.standardise import at_alpha
 
 CONTROL = [4.1, 5.0, 5.9, 4.4, 5.2, 4.9, 5.5]
 TREATMENT = [4.6, 5.1, 5.3, 4.7, 5.6, 5.2]
@@ -116,3 +118,22 @@ def test_margins_that_cannot_be_are_refused() -> None:
         equivalence(
             welch_t(Moments.of(CONTROL), Moments.of(TREATMENT), alpha=0.6), lower=-1, upper=1
         )
+
+
+def test_superiority_of_a_metric_that_should_fall() -> None:
+    better = Moments(1_000, 10.3, 999.0), Moments(1_000, 10.0, 999.0)
+    falls = superiority(welch_t(*better), margin=0.2, higher_is_better=False)
+    rises = superiority(welch_t(better[1], better[0]), margin=0.2)
+    assert falls.margin == -0.2
+    assert falls.p_value == pytest.approx(rises.p_value)
+    assert falls.interval is not None
+    assert falls.interval.lower == -math.inf
+
+
+def test_a_test_for_many_looks_is_not_tested_as_if_there_were_one() -> None:
+    arms = Moments(1_000, 10.0, 999.0), Moments(1_000, 10.3, 999.0)
+    anytime = stratified_difference([arms], planned_units=2_000, kind="mean")
+    with pytest.raises(ConfigError, match="one look"):
+        non_inferiority(anytime, margin=0.1)
+    with pytest.raises(ConfigError, match="one look"):
+        at_alpha(anytime, 0.01)

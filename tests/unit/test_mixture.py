@@ -416,3 +416,23 @@ def test_pairs_of_proportions_must_differ_by_0_or_1(values: list[float]) -> None
 def test_pairs_too_large_for_a_float_are_undefined() -> None:
     result = paired_difference(Moments(100, 1.7e308, 1e300), planned_units=100)
     assert (result.status, result.difference, result.e_value) == ("undefined", None, 1.0)
+
+
+def test_the_result_says_what_it_was_tested_against() -> None:
+    arms = [(Moments(1_000, 10.0, 999.0), Moments(1_000, 10.1, 999.0))]
+    assert stratified_difference(arms, planned_units=2_000, kind="mean").margin is None
+    found = stratified_difference(arms, planned_units=2_000, kind="mean", margin=-0.1)
+    assert found.margin == -0.1
+    assert paired_difference(arms[0][1], planned_units=2_000, margin=9.0).margin == 9.0
+
+
+@pytest.mark.parametrize("z", [-5.0, -40.0, -1e8, -1e12, -1e200])
+def test_the_wrong_side_is_never_evidence(z: float) -> None:
+    """Large numbers cancel in z^2 / 2 + log Phi(z): Mills' ratio keeps them."""
+    log_e = normal_log_mixture(z * math.sqrt(2.0), 1.0, rho=1.0, alternative="greater")
+    mills = -math.log(-z) - 0.5 * math.log(2 * math.pi) - math.log1p(1 / (z * z))
+    assert log_e == pytest.approx(
+        0.5 * math.log(0.5) + math.log(2) + mills, rel=1e-12, abs=3 / z / z
+    )
+    mirrored = normal_log_mixture(-z * math.sqrt(2.0), 1.0, rho=1.0, alternative="less")
+    assert mirrored == log_e

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _STEPS: Final = 240
 _TOLERANCE: Final = 1e-8
-_ROUNDS: Final = 60
+_ROUNDS: Final = 80
+_STEPPED: Final = 20  # rounds of steps, which can swing to and fro; then the bracket is halved
 _TINY: Final = 1e-300
 Sides = Literal[1, 2]
 
@@ -191,7 +192,7 @@ def calibrated_crossing(alpha: float, horizon: float, *, sides: Sides) -> Crossi
     # bracket that shrinks. An open end needs log(1 / alpha).
     left, right = 0.0, -math.log(alpha)
     met = mixture_crossing(right, horizon, sides=sides)
-    for _ in range(_ROUNDS):
+    for done in range(_ROUNDS):
         error = math.log(max(met.probability, _TINY) / alpha)
         if abs(error) < _TOLERANCE:
             return met
@@ -200,9 +201,9 @@ def calibrated_crossing(alpha: float, horizon: float, *, sides: Sides) -> Crossi
         else:
             left = max(left, met.log_threshold)
         at = met.log_threshold + error
-        met = mixture_crossing(
-            at if left < at < right else 0.5 * (left + right), horizon, sides=sides
-        )
+        if done >= _STEPPED or not left < at < right:
+            at = 0.5 * (left + right)
+        met = mixture_crossing(at, horizon, sides=sides)
     raise DesignError(
         f"no mixture spends {alpha} within a horizon of {horizon} rho; use a later one"
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from scipy import optimize, special
 
 from abkit.estimate import Guarantee, Interval, Scale, Status
+from abkit.sequential.group_plan import CLOSEST
 from abkit.sequential.group_walk import START, Walk, above, advance, tilted
 from abkit.stats.difference import tail_alpha
 
@@ -72,7 +73,7 @@ def stagewise(design: GroupSequential, past: Sequence[GroupLook]) -> StagewiseEs
         design: the design.
         past: all looks, as `design.look` returned them. Looks after the one that stopped are
             ignored (overrunning); without a stop the last tested one counts as the end. Where the
-            end came without new information, the tested look before it is left out.
+            end came without new information, tested looks with as much are left out.
 
     Returns:
         The estimate: in units of z / sqrt(information), or in the metric's unit where the looks
@@ -102,7 +103,7 @@ def stagewise(design: GroupSequential, past: Sequence[GroupLook]) -> StagewiseEs
     last = tested[-1]
     z, information = last.z, last.information
     path = design.path(tested[:-1], futility=design.binding)
-    if path and path[-1][0] >= information:  # the end came without new information
+    while path and path[-1][0] * (1 + CLOSEST) >= information:  # the end came without new
         path = path[:-1]
     two_sided = design.alternative == "two-sided"
     flip = -1.0 if design.alternative == "less" or (two_sided and z < 0) else 1.0

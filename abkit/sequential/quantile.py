@@ -139,13 +139,13 @@ def quantile_difference(
         'reject'
     """
     arms = [quantile_interval(a, p, alpha=alpha / 2, n_opt=n_opt) for a in (control, treatment)]
-    lower = arms[1].lower - arms[0].upper
-    upper = arms[1].upper - arms[0].lower
-    points = [_point(arm, p) for arm in (control, treatment)]
+    lower = _less(arms[1].lower, arms[0].upper, unknown=-math.inf)
+    upper = _less(arms[1].upper, arms[0].lower, unknown=math.inf)
+    before, after = (_point(arm, p) for arm in (control, treatment))
     bounded = math.isfinite(lower) and math.isfinite(upper)
     estimate = None
-    if points[0] is not None and points[1] is not None:
-        estimate = points[1] - points[0]
+    if before is not None and after is not None:
+        estimate = after - before
     return Look(
         method="quantile_beta_binomial",
         guarantee="anytime-valid",
@@ -190,7 +190,13 @@ def exceedances(
     return Block(n_control, n_treatment, events_control, events_treatment, hour)
 
 
+def _less(one: float, other: float, *, unknown: float) -> float:
+    """The difference of two ends; both infinite on the same side say nothing."""
+    return unknown if math.isinf(one) and one == other else one - other
+
+
 def _point(values: Sequence[float], p: float) -> float | None:
     if not values:
         return None
-    return sorted(values)[max(0, math.ceil(len(values) * p) - 1)]
+    found = sorted(values)[max(0, math.ceil(len(values) * p) - 1)]
+    return found if math.isfinite(found) else None

@@ -61,8 +61,9 @@ def bootstrap_difference(
     Returns:
         An estimate (method "bootstrap_bca" ...) with difference, bootstrap standard error and
         interval, no p-value. Fewer than three values in an arm give "insufficient_data", values
-        that are all the same "zero_variance"; more work than some ten seconds (1e9 resampled
-        values; 20,000 values an arm for BCa) "too_large": use "percentile", or fewer resamples.
+        that are all the same "zero_variance", a statistic that is not finite "undefined"; more
+        work than some ten seconds (1e9 resampled values; 20,000 values an arm for BCa)
+        "too_large": use "percentile", or fewer resamples.
 
     Raises:
         ConfigError: the method is unknown, or resamples are too few.
@@ -97,6 +98,8 @@ def bootstrap_difference(
     if min(c.size, t.size) == 0:
         return blank
     at_control, at_treatment = float(statistic(c, axis=-1)), float(statistic(t, axis=-1))
+    if not math.isfinite(at_treatment - at_control):
+        return replace(blank, status="undefined")
     blank = replace(
         blank,
         mean_control=at_control,

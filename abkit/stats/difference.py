@@ -48,13 +48,19 @@ def tail_alpha(alpha: float, alternative: Alternative) -> float:
         alternative: the side; a two-sided interval splits alpha between its ends.
 
     Returns:
-        A probability in (0, 1).
+        A probability in (0, 0.5).
+
+    Raises:
+        DesignError: a one-sided alpha is 0.5 or more: its interval would leave the estimate out.
 
     Examples:
         >>> tail_alpha(0.05, "two-sided"), tail_alpha(0.05, "greater")
         (0.025, 0.05)
     """
-    return alpha / 2 if alternative == "two-sided" else alpha
+    tail = alpha / 2 if alternative == "two-sided" else alpha
+    if tail >= 1 / 2:
+        raise DesignError(f"a one-sided test needs alpha < 0.5, got {alpha}; 0.05 means 5 %")
+    return tail
 
 
 def interval_around(point: float, half_width: float, alternative: Alternative) -> Interval:

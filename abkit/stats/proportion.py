@@ -91,8 +91,8 @@ def two_proportions(
     if won_control + won_treatment in (0, control.n + treatment.n):
         return replace(blank, status="zero_variance")
     statistic, p_value = proportions_ztest(
-        [won_treatment, won_control],
-        [treatment.n, control.n],
+        [float(won_treatment), float(won_control)],
+        [float(treatment.n), float(control.n)],
         alternative=_STATSMODELS[alternative],
     )
     standard_error = math.sqrt(
@@ -293,7 +293,7 @@ def _score(
     won_treatment: int, n_treatment: int, won_control: int, n_control: int, margin: float
 ) -> float | None:
     """Score against a difference; None where the null leaves no variance."""
-    p_control = _restricted(won_treatment, n_treatment, won_control, n_control, margin)
+    p_control = restricted_rate(won_treatment, n_treatment, won_control, n_control, margin)
     p_treatment = min(1.0, max(0.0, p_control + margin))
     variance = (
         p_treatment * (1 - p_treatment) / n_treatment + p_control * (1 - p_control) / n_control
@@ -304,7 +304,7 @@ def _score(
     return distance / standard_error
 
 
-def _restricted(
+def restricted_rate(
     won_treatment: int, n_treatment: int, won_control: int, n_control: int, margin: float
 ) -> float:
     """Most likely rate of control when treatment's is higher by the margin."""

@@ -107,7 +107,8 @@ def shrunken(result: Estimate, prior: Normal, *, scale: Scale = "absolute") -> E
     Args:
         result: from any method with a standard error.
         prior: of the true effects, on the scale; stated beforehand, or
-            `Normal(fitted.mean, fitted.sd)` of past experiments.
+            `Normal(fitted.mean, fitted.sd)` of past experiments. A fitted sd of 0 is no prior:
+            their estimates differ by no more than their errors, so state one.
         scale: "relative" for the lift, "absolute" for the difference.
 
     Returns:

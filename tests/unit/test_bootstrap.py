@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,3 +73,12 @@ def test_what_cannot_be_asked_is_refused() -> None:
         bootstrap_difference(CONTROL, TREATMENT, seed=1, method="studentised")  # type: ignore[arg-type]
     with pytest.raises(DataError):
         bootstrap_difference([1.0, math.nan], TREATMENT, seed=1)
+
+
+def test_a_statistic_that_is_not_finite_is_undefined() -> None:
+    def variation(x: Any, axis: int) -> Any:
+        means = np.mean(x, axis=axis)
+        return np.std(x, axis=axis) / np.where(means == 0, np.nan, means)
+
+    result = bootstrap_difference([0.0] * 5, [1.0, 2.0, 3.0], statistic=variation, seed=1)
+    assert (result.status, result.difference, result.mean_control) == ("undefined", None, None)

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from abkit.errors import DesignError
+from abkit.errors import DataError, DesignError
 from abkit.estimate import Alternative, Estimate, Interval
-from abkit.moments import Moments
+from abkit.moments import Block, Moments
 from abkit.stats.difference import interval_around, relative_lift, tail_alpha, welch_t
+from abkit.stats.proportion import two_proportions
 
 SIDES: tuple[Alternative, ...] = ("two-sided", "greater", "less")
 
@@ -198,3 +199,26 @@ def test_no_moments_whatever_give_nan_or_a_warning(
         assert 0 <= result.p_value <= 1
     else:
         assert result.p_value is None
+
+
+def test_one_sided_tests_of_half_and_more_are_refused() -> None:
+    arms = Moments.of([1.0, 2.0, 3.0]), Moments.of([2.0, 3.0, 4.0])
+    assert welch_t(*arms, alpha=0.6).status == "ok"
+    with pytest.raises(DesignError, match="one-sided"):
+        welch_t(*arms, alpha=0.6, alternative="greater")
+
+
+def test_counts_of_numpy_do_not_overflow() -> None:
+    n, won = np.int64(8_000_000_000), np.int64(4_000_000_000)
+    arm = Moments.of_counts(n, won)  # type: ignore[arg-type]
+    assert arm == Moments.of_counts(int(n), int(won))
+    assert type(arm.n) is int
+    assert type(Moments(5.0, 1.0, 0.0).n) is int  # type: ignore[arg-type]
+    plain = two_proportions(Moments(3_000_000, 0.1, 270_000.0), Moments(3_000_000, 0.1, 270_000.0))
+    three = Moments(np.int64(3_000_000), np.float64(0.1), np.float64(270_000.0))  # type: ignore[arg-type]
+    assert two_proportions(three, three) == plain
+    for wrong in (2.5, math.nan, -1):
+        with pytest.raises(DataError):
+            Moments(wrong, 0.0, 0.0)  # type: ignore[arg-type]
+    block = Block(np.int64(5), np.int64(5), np.int64(1), np.int64(1))  # type: ignore[arg-type]
+    assert type(block.n_control) is int

@@ -215,3 +215,12 @@ def test_display_at_the_edges() -> None:
     assert math.isfinite(shown.relative_risk_interval.upper)
     with pytest.raises(DataError, match="log scale"):
         displayed(AlwaysValid(planned_units=10).look(Contrast(0.0, 0.0, 0.0)), 0.1)
+
+
+def test_a_single_event_bounds_the_odds() -> None:
+    """Its likelihood is the logistic curve, and e is 1: the end is where that is alpha / 2."""
+    design = HypergeometricMixture()
+    interval = design.look(design.start().update(Block(1, 1, 0, 1))).interval
+    assert interval is not None
+    assert interval.lower == pytest.approx(math.log(0.025 / 0.975), abs=2e-3)
+    assert interval.upper == math.inf

@@ -176,3 +176,16 @@ def test_plans_that_cannot_be_are_refused(wrong: dict[str, object], said: str) -
         MeanModel(sd=1.0, variance_reduction=30)
     with pytest.raises(DesignError, match="at least 2"):
         power(MeanModel(sd=1.0), difference=1.0, units=(1, 5))
+
+
+def test_the_smallest_effect_is_that_of_the_smallest_treatment() -> None:
+    model = MeanModel(sd=1.0)
+    three = minimum_effect(model, units=(1_000, 100, 500), alpha=0.05)
+    weakest = minimum_effect(model, units=(1_000, 100), alpha=0.025)
+    assert three.difference == pytest.approx(weakest.difference)
+
+
+def test_the_pooled_rate_weighs_the_arms_by_their_units() -> None:
+    null, alternative = ProportionModel(0.1).standard_errors(900, 100, 0.1)
+    assert null == pytest.approx(math.sqrt(0.11 * 0.89 * (1 / 900 + 1 / 100)))
+    assert alternative == pytest.approx(math.sqrt(0.1 * 0.9 / 900 + 0.2 * 0.8 / 100))

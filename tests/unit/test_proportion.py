@@ -13,7 +13,7 @@ from abkit.errors import DataError, DesignError
 from abkit.moments import Moments
 from abkit.stats.difference import successes_of
 from abkit.stats.proportion import (
-    _restricted,
+    restricted_rate,
     newcombe,
     score_z,
     two_proportions,
@@ -156,7 +156,7 @@ def test_the_null_rates_of_the_score_test_are_the_most_likely(
     best = optimize.minimize_scalar(
         cost, bounds=(low + 1e-12, high - 1e-12), method="bounded", options={"xatol": 1e-11}
     )
-    assert _restricted(won, n, x, m, margin) == pytest.approx(float(best.x), abs=1e-6)
+    assert restricted_rate(won, n, x, m, margin) == pytest.approx(float(best.x), abs=1e-6)
 
 
 def test_the_score_interval_holds_what_the_test_does_not_reject() -> None:

@@ -114,3 +114,17 @@ def test_what_cannot_be_asked_is_refused() -> None:
         quantile_summary([1.0, math.nan], 0.5)
     with pytest.raises(ConfigError, match="different quantiles"):
         quantile_difference(quantile_summary([1.0], 0.5), quantile_summary([1.0], 0.6))
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_the_p_value_uses_the_distances_towards_zero(sign: float) -> None:
+    """Skewed values have ends at unequal distances; the p-value must take the interval's."""
+    values = sign * np.exp(np.random.default_rng(4).normal(size=400))
+    centre = np.quantile(0.1 * values, 0.9) - np.quantile(values, 0.9)
+    for shift in centre + np.linspace(-1.5, 1.5, 61):
+        result = quantile_difference(
+            quantile_summary(0.1 * values, 0.9), quantile_summary(values + shift, 0.9)
+        )
+        assert result.interval is not None
+        assert result.p_value is not None
+        assert (result.p_value < 0.05) == (0.0 not in result.interval)

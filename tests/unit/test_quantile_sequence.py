@@ -7,6 +7,7 @@ import math
 import pytest
 
 from abkit.errors import DataError, DesignError
+from abkit.estimate import Interval
 from abkit.moments import Block
 from abkit.sequential.quantile import (
     exceedances,
@@ -67,3 +68,17 @@ def test_what_cannot_be_asked_is_refused() -> None:
         quantile_ranks(10, 0.5, n_opt=math.inf)
     with pytest.raises(DataError, match="NaN"):
         quantile_interval([math.nan], 0.5, n_opt=100)
+
+
+def test_infinite_values_give_no_nan() -> None:
+    look = quantile_difference([math.inf] * 5_000, [math.inf] * 5_000, 0.5, n_opt=100)
+    assert look.interval == Interval(-math.inf, math.inf)
+    assert (look.status, look.estimate) == ("insufficient_data", None)
+
+
+def test_the_arms_share_alpha() -> None:
+    control = [float(x) for x in range(1_000)]
+    treatment = [x + 30.0 for x in control]
+    found = quantile_difference(control, treatment, 0.5, alpha=0.1, n_opt=500).interval
+    c, t = (quantile_interval(arm, 0.5, alpha=0.05, n_opt=500) for arm in (control, treatment))
+    assert found == Interval(t.lower - c.upper, t.upper - c.lower)

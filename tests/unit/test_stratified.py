@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from abkit.errors import ConfigError
 from abkit.moments import Moments
 from abkit.stats.difference import welch_t
-from abkit.stats.proportion import two_proportions
+from abkit.stats.proportion import two_proportions, unpooled_z
 from abkit.stats.stratified import mantel_haenszel, post_stratified
 
 Strata = list[tuple[Moments, Moments]]
@@ -120,3 +120,14 @@ def test_given_weights_are_used() -> None:
             post_stratified(strata, weights=weights)
     with pytest.raises(ConfigError, match="'equal'"):
         post_stratified(strata, weighting="equal")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arms", [((900, 90), (100, 25)), ((40, 39), (700, 650))])
+def test_satos_variance_of_one_stratum_is_that_of_both_arms(
+    arms: tuple[tuple[int, int], tuple[int, int]],
+) -> None:
+    control, treatment = (Moments.of_counts(*arm) for arm in arms)
+    found = mantel_haenszel([(control, treatment)])
+    plain = unpooled_z(control, treatment)
+    assert found.difference == pytest.approx(plain.difference, rel=1e-12)
+    assert found.standard_error == pytest.approx(plain.standard_error, rel=1e-12)

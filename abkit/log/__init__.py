@@ -39,7 +39,7 @@ from abkit.log.writer import SegmentWriter, WriterCounts
 if TYPE_CHECKING:
     from abkit.log.chunk import Chunk, Damage, Gap, Loss, Position, Run
     from abkit.log.reader import LogReader
-    from abkit.log.recovery import seal_dead
+    from abkit.log.recovery import living, seal_dead
 
 # The reading end, which serving code never loads.
 _LATER = {
@@ -50,6 +50,7 @@ _LATER = {
     "Loss": "chunk",
     "Position": "chunk",
     "Run": "chunk",
+    "living": "recovery",
     "seal_dead": "recovery",
 }
 
@@ -66,6 +67,7 @@ __all__ = [
     "Run",
     "SegmentWriter",
     "WriterCounts",
+    "living",
     "seal_dead",
 ]
 

@@ -56,6 +56,42 @@ def seal_dead(
     return sealed
 
 
+def living(folder: str | os.PathLike[str]) -> set[str]:
+    """Writers whose process holds the lock on their newest segment; nothing is changed.
+
+    Where files cannot be locked or opened, a writer with an unsealed segment counts as alive.
+
+    Args:
+        folder: of the whole log.
+
+    Raises:
+        StoreError: the folder is there but cannot be listed, or is a symbolic link.
+    """
+    with open_root(os.fsdecode(folder)) as root:
+        return {
+            writer
+            for writer in ([] if root is None else list_writers(root))
+            if _lives(Path(folder, writer))
+        }
+
+
+def _lives(folder: Path) -> bool:
+    for path in folder.glob(f"*{OPEN_SUFFIX}"):
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:  # sealed since it was listed
+            continue
+        except OSError:
+            return True
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(file)
+    return False
+
+
 def _seal(folder: int, number: int, clock: Callable[[], float]) -> bool:
     """Seal one segment unless it is alive, gone or locked by another caller."""
     name = segment_name(number, OPEN_SUFFIX)

@@ -1,12 +1,12 @@
-"""Published numbers and answers on real experiments, each with its provenance.
+"""Published numbers for the first statistics of the project, each with its provenance.
 
 "REFERENCE" is REFERENCE.md beside the data sets, "statistics.md" the table of reference numbers in
-the design notes. Tolerances are theirs.
+the design notes. Tolerances are theirs. Which number is tested where stands in README.md; answers
+on real experiments are in test_real_experiments.py.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from typing import TYPE_CHECKING
 
@@ -18,30 +18,10 @@ from abkit.moments import Moments
 from abkit.sequential.mixture import normal_boundary, normal_log_mixture, normal_rho
 from abkit.stats.difference import relative_lift, welch_t
 from abkit.stats.proportion import two_proportions
-from abkit.stats.srm import balance_test, chi_square, lindon_malek_log_e
+from abkit.stats.srm import chi_square, lindon_malek_log_e
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from abkit.estimate import Interval
-
-Gates = dict[str, list[dict[str, str]]]
-
-
-@pytest.fixture(scope="module")
-def gates(shared_data: Callable[[str], Path]) -> Gates:
-    """Players of Cookie Cats by variant: gate_30 is control, gate_40 treatment."""
-    rows: Gates = {"gate_30": [], "gate_40": []}
-    with shared_data("cookie_cats.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            rows[row["version"]].append(row)
-    return rows
-
-
-def retention(gates: Gates, gate: str, column: str) -> Moments:
-    won = sum(row[column].upper() == "TRUE" for row in gates[gate])
-    return Moments.of_counts(len(gates[gate]), won)
 
 
 def ends(interval: Interval | None) -> tuple[float, float]:
@@ -51,75 +31,6 @@ def ends(interval: Interval | None) -> tuple[float, float]:
 
 def close(*values: float) -> object:
     return pytest.approx(values, rel=1e-9)
-
-
-def test_o01_cookie_cats_split(gates: Gates) -> None:
-    """REFERENCE O01: computed with scipy."""
-    counts = {gate: len(rows) for gate, rows in gates.items()}
-    assert counts == {"gate_30": 44_700, "gate_40": 45_489}
-    result = balance_test(counts, {"gate_30": 0.5, "gate_40": 0.5})
-    assert (result.statistic, result.p_value) == close(6.90240494961, 0.00860798781084)
-
-
-def test_o02_cookie_cats_retention_after_a_day(gates: Gates) -> None:
-    """REFERENCE O02: computed with statsmodels."""
-    result = two_proportions(
-        retention(gates, "gate_30", "retention_1"), retention(gates, "gate_40", "retention_1")
-    )
-    assert (result.difference, result.statistic, result.p_value) == close(
-        -0.00590516978734, -1.7840862248, 0.0744096552969
-    )
-
-
-def test_o03_and_o04_cookie_cats_retention_after_a_week(gates: Gates) -> None:
-    """REFERENCE O03 (Wald variance p(1-p)/n) and O04 (ddof = 1): computed with statsmodels."""
-    result = two_proportions(
-        retention(gates, "gate_30", "retention_7"), retention(gates, "gate_40", "retention_7")
-    )
-    assert (result.difference, result.statistic, result.p_value) == close(
-        -0.00820129831521, -3.16435891275, 0.00155424997561
-    )
-    assert ends(result.interval) == close(-0.0132815524189, -0.00312104421153)
-    assert result.lift == pytest.approx(-0.0431190348965, rel=1e-9)
-    assert ends(result.lift_interval) == close(-0.0692448666656, -0.0169932031273)
-
-
-def test_o05_cookie_cats_rounds_played(gates: Gates) -> None:
-    """REFERENCE O05: computed with scipy."""
-    control, treatment = (
-        Moments.of(float(row["sum_gamerounds"]) for row in gates[gate])
-        for gate in ("gate_30", "gate_40")
-    )
-    result = welch_t(control, treatment)
-    assert (result.mean_treatment, result.mean_control) == close(51.2987755281, 52.4562639821)
-    assert (result.statistic, result.degrees_of_freedom, result.p_value) == close(
-        -0.885437433127, 58595.4814226, 0.375924384093
-    )
-    assert ends(result.interval) == close(-3.71970511649, 1.40472820859)
-
-
-def test_o17_asos_final_look(shared_data: Callable[[str], Path]) -> None:
-    """REFERENCE O17: experiment 058875, variant 1, metric 1 of Liu et al. (2021), last row."""
-    name = "asos_digital_experiments_dataset.csv"
-    with shared_data(name).open(encoding="utf-8", newline="") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if (row["experiment_id"], row["variant_id"], row["metric_id"]) == ("058875", "1", "1")
-        ]
-    last = max(rows, key=lambda row: float(row["time_since_start"]))
-
-    def arm(suffix: str) -> Moments:
-        n = round(float(last[f"count_{suffix}"]))
-        variance = float(last[f"variance_{suffix}"])
-        return Moments(n, float(last[f"mean_{suffix}"]), variance * (n - 1))
-
-    result = welch_t(arm("c"), arm("t"))
-    assert (result.difference, result.standard_error, result.p_value) == close(
-        9.9304e-05, 6.80095644039e-05, 0.144249530337
-    )
-    assert result.lift == pytest.approx(0.0021786148236, rel=1e-9)
-    assert ends(result.lift_interval) == close(-0.000748934893029, 0.00510616454023)
 
 
 def test_o22_lindon_malek_blog_example() -> None:

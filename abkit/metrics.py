@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from abkit.errors import ConfigError
-from abkit.records import build, check_choice
+from abkit.records import build, check_choice, check_positive, is_number
 
 Kind = Literal["proportion", "mean"]
 Direction = Literal["increase", "decrease"]
@@ -16,6 +16,8 @@ Aggregate = Literal["last", "first", "sum", "mean", "max"]
 Missing = Literal["zero", "exclude"]
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+_LONGEST_SECONDS = 10 * 366 * 86_400.0
+_LATER = ("source", "above", "below", "window_seconds")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "kind": ("proportion", "mean"),
     "direction": ("increase", "decrease"),
@@ -53,6 +55,20 @@ class Metric:
             for proportions and "exclude" for means.
         unit_of_measure: for display, such as "ms"; empty if dimensionless.
         log: analyse the natural logarithm of the value (latencies); values must be positive.
+        source: the name under which the outcomes of a derived metric are recorded; empty for
+            `key` itself.
+        above: with a source: the metric is 1 for a unit whose value exceeds this, else 0. It is
+            a proportion then, `aggregate` is of the source ("max" by default), and `missing` is
+            "exclude" by default.
+        below: the same for values below this; `aggregate` is "first" by default.
+        window_seconds: in a rollout an outcome counts if it came less than so long after the
+            exposure, and a unit once that time is over; None for all, at once. Arms whose
+            outcomes come later are compared fairly then.
+
+    Examples:
+        >>> slow = Metric(key="slow", source="latency_ms", above=200.0, direction="decrease")
+        >>> slow.kind, slow.aggregate, slow.missing, slow.recorded
+        ('proportion', 'max', 'exclude', 'latency_ms')
     """
 
     key: str
@@ -62,10 +78,20 @@ class Metric:
     missing: Missing | None = None
     unit_of_measure: str = ""
     log: bool = False
+    source: str = ""
+    above: float | None = None
+    below: float | None = None
+    window_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the names and choices."""
         check_name(self.key, "metric key")
+        self._check_source()
+        if self.window_seconds is not None:
+            check_positive(f"metric {self.key!r}", "window_seconds", self.window_seconds)
+            if self.window_seconds > _LONGEST_SECONDS:
+                msg = f"metric {self.key!r}: window_seconds is at most ten years, got "
+                raise ConfigError(f"{msg}{self.window_seconds!r}")
         if self.aggregate is None:
             usual: Aggregate = "max" if self.kind == "proportion" else "last"
             object.__setattr__(self, "aggregate", usual)
@@ -82,11 +108,50 @@ class Metric:
             msg = f"metric {self.key!r}: unit_of_measure must be text, got {self.unit_of_measure!r}"
             raise ConfigError(msg)
         if self.kind == "proportion" and self.aggregate in ("sum", "mean"):
-            msg = f"metric {self.key!r}: aggregate {self.aggregate!r} of a proportion is not 0 or 1"
+            msg = (
+                f"metric {self.key!r}: aggregate {self.aggregate!r} of a proportion is not 0 or 1"
+                if not self.source
+                else f"metric {self.key!r}: aggregate {self.aggregate!r} depends on the order of "
+                "events in its last bit, and so would the side of a threshold; use last, first, max"
+            )
             raise ConfigError(msg)
         if self.log and (self.kind == "proportion" or self.missing == "zero"):
             msg = f"metric {self.key!r}: log needs kind='mean' and missing='exclude'"
             raise ConfigError(msg)
+
+    def _check_source(self) -> None:
+        """Check a threshold, and fill in what follows from it."""
+        where = f"metric {self.key!r}"
+        limits = [x for x in (self.above, self.below) if x is not None]
+        if not isinstance(self.source, str):
+            raise ConfigError(f"{where}: source must be the key of outcomes, got {self.source!r}")
+        if len(limits) != bool(self.source):
+            raise ConfigError(
+                f"{where}: a source goes with one of above and below, got source={self.source!r}, "
+                f"above={self.above!r}, below={self.below!r}"
+            )
+        if not limits:
+            return
+        check_name(self.source, f"{where}: source")
+        if not is_number(limits[0]):
+            raise ConfigError(f"{where}: a threshold must be a finite number, got {limits[0]!r}")
+        object.__setattr__(self, "kind", "proportion")
+        if self.aggregate is None:
+            object.__setattr__(self, "aggregate", "max" if self.below is None else "first")
+        if self.missing is None:
+            object.__setattr__(self, "missing", "exclude")
+
+    @property
+    def recorded(self) -> str:
+        """The name under which its outcomes are recorded."""
+        return self.source or self.key
+
+    @property
+    def final(self) -> bool:
+        """Whether a unit that has counted as 1 stays so, whatever else is recorded of it."""
+        if self.window_seconds is not None or self.aggregate == "first":
+            return True
+        return self.aggregate == "max" and self.below is None
 
     @classmethod
     def from_dict(cls, data: object) -> Self:
@@ -97,7 +162,9 @@ class Metric:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        # Left out where they say nothing, so that an older abkit reads what it can understand.
+        return {k: v for k, v in data.items() if k not in _LATER or v not in ("", None)}
 
 
 def outcome_value(value: object) -> float | None:

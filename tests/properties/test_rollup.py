@@ -36,7 +36,14 @@ METRICS = (
     Metric(key="dwell", aggregate="sum", log=True),
     Metric(key="score", aggregate="mean"),
     Metric(key="peak", aggregate="max"),
+    Metric(key="high", source="peak", above=0.25),
+    Metric(key="low", source="peak", below=1.0, missing="zero"),
+    Metric(key="negative", source="label", below=0.0, aggregate="last"),
+    Metric(key="in_time", source="error", above=0.0, missing="zero", window_seconds=60.0),
+    Metric(key="early_score", aggregate="mean", source="", window_seconds=90.5),
+    Metric(key="early_revenue", aggregate="sum", missing="zero", window_seconds=30.000001),
 )
+RECORDED = sorted({metric.recorded for metric in METRICS} | {"unknown"})
 OTHER_AGGREGATE = {"last": "first", "first": "max", "max": "mean", "mean": "sum", "sum": "last"}
 
 # Few units, writers and times, so that ties, crossings and limits to the microsecond are common.
@@ -61,7 +68,7 @@ outcomes = st.tuples(
     writers,
     times,
     units,
-    st.sampled_from([metric.key for metric in METRICS] + ["unknown"]),
+    st.sampled_from(RECORDED),
     st.sampled_from([0.0, 1.0, 0.25, -1.0, 3.0, 1e6 + 0.5]),
     st.sampled_from(
         [("", "")] * 4
@@ -78,6 +85,7 @@ steps = st.one_of(
     looks,
     looks,
     st.just(("epoch", None)),
+    st.tuples(st.just("time"), st.sampled_from([30.0, 30.0, 60.5, 0.000001, 400.0, -45.0])),
     st.just(("reopen", None)),
     st.tuples(st.just("drop"), st.sampled_from([None, "ranker", "other"])),
     st.just(("rebuild", None)),
@@ -105,7 +113,7 @@ class Story:
             "metrics": METRICS,
             "control": "old",
             "treatment": "new",
-            "now": 0.0,
+            "now": START.replace(tzinfo=UTC).timestamp(),
         }
         self.load_number = 0
         self._sequences = count(1)
@@ -133,6 +141,8 @@ class Story:
         elif step == "epoch":
             first, last = self.scope["epochs"]
             self.scope["epochs"] = (first, last + 1)
+        elif step == "time":
+            self.scope["now"] += value
         elif step == "reopen":
             self.rollup = Rollup(self.connection)
         elif step == "drop":
@@ -153,6 +163,7 @@ class Story:
         seen, defined = self.look(), observe_all(self.connection, **self.scope)
         assert all(held.scope for held in self.rollup._held.values()), "left to the definition"
         assert seen.exposures == defined.exposures
+        assert (seen.returned, seen.live) == (defined.returned, defined.live)
         assert cells(seen).keys() == cells(defined).keys()
         for key, moments in cells(seen).items():
             assert_close(moments, cells(defined)[key])

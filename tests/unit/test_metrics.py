@@ -42,6 +42,16 @@ def test_a_metric_goes_through_json() -> None:
         ({"key": "x", "unit_of_measure": 5}, ["metric 'x'", "unit_of_measure", "5"]),
         ({"key": "x", "log": True, "kind": "proportion"}, ["metric 'x'", "log needs kind='mean'"]),
         ({"key": "x", "log": True, "missing": "zero"}, ["metric 'x'", "missing='exclude'"]),
+        ({"key": "x", "source": "y"}, ["source", "above and below"]),
+        ({"key": "x", "above": 1.0}, ["source=''", "above=1.0"]),
+        ({"key": "x", "source": "y", "above": 1, "below": 2}, ["one of above and below"]),
+        ({"key": "x", "source": "a b", "above": 1}, ["source", "'a b'"]),
+        ({"key": "x", "source": 5, "above": 1}, ["source", "5"]),
+        ({"key": "x", "source": "y", "above": "1"}, ["threshold", "'1'"]),
+        ({"key": "x", "source": "y", "above": 1, "aggregate": "mean"}, ["'mean'", "last bit"]),
+        ({"key": "x", "source": "y", "above": 1, "log": True}, ["log needs"]),
+        ({"key": "x", "window_seconds": 0}, ["window_seconds", "above 0"]),
+        ({"key": "x", "window_seconds": 1e10}, ["window_seconds", "ten years"]),
         ({"key": "x", "kidn": "mean"}, ["metric 'x'", "'kidn'", "did you mean 'kind'"]),
         ({"key": "x", "zzz": 1}, ["metric 'x'", "'zzz'", "known are key, kind"]),
     ],
@@ -51,6 +61,32 @@ def test_what_is_unlawful_is_named_with_its_value(data: Any, words: list[str]) -
         Metric.from_dict(data)
     message = str(caught.value)
     assert [word for word in words if word not in message] == [], message
+
+
+def test_a_threshold_makes_a_proportion_of_another_metric() -> None:
+    slow = Metric(key="slow", source="latency_ms", above=200.0)
+    assert (slow.kind, slow.aggregate, slow.missing) == ("proportion", "max", "exclude")
+    assert (slow.recorded, Metric(key="slow").recorded) == ("latency_ms", "slow")
+    low = Metric(key="low", source="score", below=0.2, missing="zero")
+    assert (low.aggregate, low.missing) == ("first", "zero")
+    for metric in (slow, low, Metric(key="x", window_seconds=60.0)):
+        assert Metric.from_dict(json.loads(json.dumps(metric.to_dict()))) == metric
+    assert "source" not in Metric(key="x").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_final"),
+    [
+        (Metric(key="x", kind="proportion"), True),
+        (Metric(key="x", kind="proportion", aggregate="last"), False),
+        (Metric(key="x", kind="proportion", aggregate="last", window_seconds=9.0), True),
+        (Metric(key="x", source="y", above=1.0), True),
+        (Metric(key="x", source="y", below=1.0), True),
+        (Metric(key="x", source="y", below=1.0, aggregate="max"), False),
+    ],
+)
+def test_whether_a_bad_event_stays_one(metric: Metric, *, is_final: bool) -> None:
+    assert metric.final == is_final
 
 
 @pytest.mark.parametrize("name", ["a", "7", "a-b_c", "x" * 64])

@@ -326,3 +326,66 @@ def test_scopes_of_rollouts_that_are_over_are_let_go(events: Events) -> None:
     for _ in range(200):
         events.rollup.observe(**events.scope, load=events.load)
     assert [definition.experiment for definition in events.rollup._held] == ["ranker"]
+
+
+SLOW = Metric(key="slow", source="score", above=200.0, direction="decrease")
+SOON = Metric(key="soon", source="error", above=0.0, missing="zero", window_seconds=60.0)
+
+
+def at(seconds: float) -> float:
+    return NOON.replace(tzinfo=UTC).timestamp() + seconds
+
+
+def test_a_threshold_is_applied_to_the_one_number_of_a_unit(events: Events) -> None:
+    metrics = (SLOW, Metric(key="fast", source="score", below=200.25, aggregate="last"))
+    units = {"u": [100.0, 201.0], "v": [200.0], "w": [300.0, 50.0], "x": [200.5]}
+    for unit, values in units.items():
+        events.expose(unit, "new", 0)
+        for i, value in enumerate(values):
+            events.record(unit, "score", value, 1 + i)
+    events.expose("silent", "new", 0)
+    seen = events.look(metrics=metrics)
+    assert seen.values["slow"][1]["new"] == Moments.of_counts(4, 3)
+    assert seen.values["fast"][1]["new"] == Moments.of_counts(4, 2)
+    events.record("v", "score", 500.0, 9)
+    assert events.look(metrics=(SLOW,)).values["slow"][1]["new"] == Moments.of_counts(4, 4)
+
+
+def test_a_unit_counts_once_its_window_is_over(events: Events) -> None:
+    scope = {"metrics": (SOON,)}
+    for unit, since in {"u": 0, "v": 0, "w": 30}.items():
+        events.expose(unit, "new", since)
+    events.record("u", "error", 1.0, 59.999999)
+    events.record("v", "error", 1.0, 60)
+    assert events.look(**scope, now=at(59.9)).values == {}
+    assert events.look(**scope, now=at(60)).values["soon"][1]["new"] == Moments.of_counts(2, 1)
+    later = events.look(**scope, now=at(90)).values["soon"][1]["new"]
+    assert (later.n, later.successes) == (3, 1)
+    assert events.look(**scope, now=at(70)).values["soon"][1]["new"] == Moments.of_counts(2, 1)
+    assert all(held.scope for held in events.rollup._held.values())
+
+
+def test_time_alone_ends_a_window_without_reading_events(
+    events: Events, asked: list[tuple[tuple[int, int], int | None]]
+) -> None:
+    events.expose("u", "new", 0)
+    events.record("u", "error", 1.0, 5)
+    first = events.rollup.observe(**(events.scope | {"metrics": (SOON,), "now": at(9)}), load=1)
+    asked.clear()
+    second = events.rollup.observe(**(events.scope | {"metrics": (SOON,), "now": at(99)}), load=1)
+    assert (first.values, second.values["soon"][1]["new"].n) == ({}, 1)
+    assert [loads for loads, _ in asked] == [(2, 1)]  # of loads that are not there
+
+
+def test_units_that_come_back_are_told_from_those_that_have_gone_over(events: Events) -> None:
+    for unit, variant in {"a": "old", "b": "old", "c": "old", "d": "new"}.items():
+        events.expose(unit, variant, 0)
+    seen = events.look(epochs=(1, 1))
+    assert (seen.returned, seen.live) == ({1: {"old": 3, "new": 1}}, 1)
+    events.expose("a", "old", 10, epoch=2)
+    events.expose("b", "new", 11, epoch=2)
+    events.expose("d", "new", 12, epoch=2)
+    events.expose("e", "new", 13, epoch=2)
+    seen = events.look()
+    assert seen.exposures == {1: {"old": 3, "new": 1}, 2: {"new": 1}}
+    assert (seen.returned, seen.live) == ({1: {"old": 1, "new": 1}, 2: {"new": 1}}, 3)

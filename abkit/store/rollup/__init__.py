@@ -1,5 +1,6 @@
 """Sufficient statistics kept between looks, so that a look costs the new events only.
 
+A look at metrics with an outcome window also looks at the units whose window is still open.
 A scope lives in the memory of the one process that ingests, and holds nothing that the event tables
 do not: a restarted controller builds it again at its first look, so no state on disk can disagree
 with the events. `abkit.store.moments.observe_all` is the definition; this gives the same numbers.
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from abkit.observation import Observation
-from abkit.store.moments import observe_all, with_zeros
+from abkit.store.moments import microseconds, observe_all, window_of, with_zeros
 from abkit.store.rollup.counts import UncountableError
 from abkit.store.rollup.questions import Definition
 from abkit.store.rollup.scope import Scope
@@ -64,6 +65,7 @@ class Rollup:
         treatment: str,
         now: float,
         load: int,
+        rivals: tuple[str, ...] = (),
     ) -> Observation:
         """Everything a look needs of one experiment, up to a load.
 
@@ -75,12 +77,13 @@ class Rollup:
             treatment: name of the treatment.
             now: time of the look, seconds since 1970 in UTC.
             load: the newest load in the store; loads only grow.
+            rivals: names of further treatments.
         """
-        definition = Definition(experiment, epochs[0], control, treatment, tuple(metrics))
+        definition = Definition(experiment, epochs[0], control, treatment, tuple(metrics), rivals)
         try:
-            scope = self._at(definition, load, epochs[1])
+            scope = self._at(definition, load, epochs[1], microseconds(now))
             if scope is not None:
-                return _observation(scope, metrics, now)
+                return _observation(scope, metrics, now, rivals)
         except UncountableError:
             self._held[definition] = _Held(None, self._looks)
         return observe_all(
@@ -91,6 +94,7 @@ class Rollup:
             control=control,
             treatment=treatment,
             now=now,
+            rivals=rivals,
         )
 
     def drop(self, experiment: str | None = None) -> None:
@@ -111,15 +115,15 @@ class Rollup:
             experiment: of this experiment alone.
         """
         scopes = {
-            definition: held.scope.last_epoch
+            definition: (held.scope.last_epoch, held.scope.moment)
             for definition, held in self._held.items()
             if held.scope is not None and experiment in (None, definition.experiment)
         }
         self.drop(experiment)
-        for definition, last_epoch in scopes.items():
-            self._at(definition, load, last_epoch)
+        for definition, (last_epoch, moment) in scopes.items():
+            self._at(definition, load, last_epoch, moment)
 
-    def _at(self, definition: Definition, load: int, last_epoch: int) -> Scope | None:
+    def _at(self, definition: Definition, load: int, last_epoch: int, moment: int) -> Scope | None:
         """The scope, brought forward to a load."""
         self._looks += 1
         held = self._held.pop(definition, None)  # put back only if all goes well
@@ -127,10 +131,16 @@ class Rollup:
             self._held[definition] = _Held(None, self._looks)
             return None
         scope = None if held is None else held.scope
-        if scope is None or last_epoch < scope.last_epoch or load < scope.load:
+        if (
+            scope is None
+            or last_epoch < scope.last_epoch
+            or load < scope.load
+            or (scope.waits and moment < scope.moment)
+        ):
             scope = Scope(self._connection, definition, last_epoch)
-        if load > scope.load or last_epoch > scope.last_epoch:
-            scope.look(load, last_epoch)
+        is_later = scope.waits and moment > scope.moment
+        if load > scope.load or last_epoch > scope.last_epoch or is_later:
+            scope.look(load, last_epoch, moment)
         self._held[definition] = _Held(scope, self._looks)
         self._let_go()
         return scope
@@ -142,10 +152,19 @@ class Rollup:
             del self._held[definition]
 
 
-def _observation(scope: Scope, metrics: Sequence[Metric], now: float) -> Observation:
+def _observation(
+    scope: Scope, metrics: Sequence[Metric], now: float, rivals: tuple[str, ...]
+) -> Observation:
     exposures = scope.counts.units(scope.cells)
     values = scope.counts.moments(scope.cells)
     for metric in metrics:
         if metric.missing == "zero" and metric.key in values:
-            values[metric.key] = with_zeros(values[metric.key], exposures)
-    return Observation(now, exposures, values, scope.counts.paired())
+            units = scope.counts.units(scope.cells, window_of(metric))
+            values[metric.key] = with_zeros(values[metric.key], units)
+    epoch = scope.last_epoch
+    returned = scope.counts.returning(scope.cells, epoch)
+    live, *others = (
+        scope.counts.live.get(number, {}).get(epoch, 0) for number in range(1, 2 + len(rivals))
+    )
+    lives = dict(zip(rivals, others, strict=True))
+    return Observation(now, exposures, values, scope.counts.paired(), returned, live, lives)

@@ -8,6 +8,7 @@ import numpy as np
 
 from abkit.moments import Moments
 from abkit.observation import Paired
+from abkit.store.moments import window_of
 from abkit.store.rollup.exact import Sums, exact_sums
 from abkit.store.rollup.questions import CONTROL, OWN, ROLES, TREATMENT
 
@@ -28,15 +29,22 @@ class UncountableError(ValueError):
 
 
 class Cells:
-    """Numbers for (epoch, variant, day), given as they turn up."""
+    """Numbers for (epoch, variant, day), given as they turn up; control is variant 0.
 
-    def __init__(self) -> None:
+    Args:
+        control: name of the control.
+        treatment: name of the treatment, variant 1.
+        rivals: names of further treatments, variants 2 and on.
+    """
+
+    def __init__(self, control: str, treatment: str, rivals: tuple[str, ...] = ()) -> None:
         """No cells."""
         self.keys: list[tuple[int, str, int]] = []
         self.variant = np.zeros(0, np.int32)  # number of each cell's variant
         self.epoch = np.zeros(0, np.int64)
         self._numbers: dict[tuple[int, int, int], int] = {}
-        self._variants: dict[str, int] = {}
+        names = (control, treatment, *rivals)
+        self._variants: dict[str, int] = {name: number for number, name in enumerate(names)}
 
     def variants(self, names: Any) -> NDArray[np.int32]:
         """Numbers of the variants in an arrow array of names."""
@@ -87,14 +95,39 @@ class Counts:
         """Nothing counted."""
         self._metrics = metrics
         self.exposures: dict[int, int] = {}
+        self._windows = [window_of(metric) for metric in metrics]
+        # By window and cell: units whose window is over.
+        self.ripe: dict[int, dict[int, int]] = {w: {} for w in self._windows if w is not None}
+        # By epoch and cell: units whose newest meeting with the variant of their cell was then.
+        self.returned: dict[int, dict[int, int]] = {}
+        # By variant and epoch: units whose newest meeting with it was then.
+        self.live: dict[int, dict[int, int]] = {}
         # By metric and cell: units with an outcome, and the sums of those that count.
         self.seen: list[dict[int, int]] = [{} for _ in metrics]
         self.values: list[dict[int, Sums]] = [{} for _ in metrics]
         # By metric: difference, control and treatment of the units with both answers.
         self.pairs: list[tuple[Sums, Sums, Sums]] = [(Sums(), Sums(), Sums()) for _ in metrics]
 
-    def add(self, units: Units, totals: Mapping[int, Totals], rows: Rows, sign: int) -> None:
+    def add(
+        self,
+        units: Units,
+        totals: Mapping[int, Totals],
+        rows: Rows,
+        sign: int,
+        *,
+        variant: NDArray[np.int32],
+        moment: int,
+    ) -> None:
         """Put rows in (sign 1) or take them out (sign -1).
+
+        Args:
+            units: what is known of each unit.
+            totals: its outcomes, by slot.
+            rows: which units.
+            sign: 1 or -1.
+            variant: number of each cell's variant.
+            moment: windows that were over then count, microseconds since 1970; what was put in at
+                a moment is taken out at the same.
 
         Raises:
             UncountableError: a value is not finite.
@@ -103,6 +136,10 @@ class Counts:
             piece = rows[start : start + _PIECE]
             codes = units.cell[piece]
             _add_counts(self.exposures, codes, sign)
+            self._add_met([met[piece] for met in units.met], codes, variant[codes], sign)
+            ripe = {w: units.since[piece] + w <= moment for w in self.ripe}
+            for w, over in ripe.items():
+                _add_counts(self.ripe[w], codes[over], sign)
             answers: dict[int, NDArray[np.float64]] = {}
             for slot, total in totals.items():
                 metric, role = divmod(slot, ROLES)
@@ -110,10 +147,30 @@ class Counts:
                 if role != OWN:
                     answers[slot] = values
                     continue
-                _add_counts(self.seen[metric], codes[seen], sign)
-                for code, sums in _sums(codes, values).items():
+                cells, window = codes, self._windows[metric]
+                if window is not None:
+                    over = ripe[window]
+                    seen, values, cells = seen[over], values[over], codes[over]
+                _add_counts(self.seen[metric], cells[seen], sign)
+                for code, sums in _sums(cells, values).items():
                     self.values[metric].setdefault(code, Sums()).add(sums, sign)
             self._add_pairs(answers, sign)
+
+    def _add_met(
+        self,
+        met: list[NDArray[np.int32]],
+        codes: NDArray[np.int32],
+        variant: NDArray[np.int32],
+        sign: int,
+    ) -> None:
+        for number, newest in enumerate(met):
+            if number:
+                _add_counts(self.live.setdefault(number, {}), newest[newest > 0], sign)
+            mine = variant == number
+            epochs, cells = newest[mine], codes[mine]
+            for epoch in np.flatnonzero(np.bincount(epochs)).tolist():
+                found = self.returned.setdefault(epoch, {})
+                _add_counts(found, cells[epochs == epoch], sign)
 
     def _add_pairs(self, answers: Mapping[int, NDArray[np.float64]], sign: int) -> None:
         for metric, sums in enumerate(self.pairs):
@@ -127,13 +184,13 @@ class Counts:
             for held, values in zip(sums, (t - c, c, t), strict=True):
                 held.add(_sums(none, values).get(0, Sums()), sign)
 
-    def units(self, cells: Cells) -> dict[int, dict[str, int]]:
-        """Units by epoch and variant."""
-        found: dict[int, dict[str, int]] = {}
-        for epoch, variant, code in _sorted(cells, self.exposures):
-            row = found.setdefault(epoch, {})
-            row[variant] = row.get(variant, 0) + self.exposures[code]
-        return found
+    def units(self, cells: Cells, window: int | None = None) -> dict[int, dict[str, int]]:
+        """Units by epoch and variant: all, or those whose window is over."""
+        return _by_cell(cells, self.exposures if window is None else self.ripe[window])
+
+    def returning(self, cells: Cells, epoch: int) -> dict[int, dict[str, int]]:
+        """Units met in the newest epoch with the variant they count for, by first epoch."""
+        return _by_cell(cells, self.returned.get(epoch, {}))
 
     def moments(self, cells: Cells) -> dict[str, dict[int, dict[str, Moments]]]:
         """Moments by metric, epoch and variant, over all days.
@@ -163,6 +220,14 @@ class Counts:
             for metric, sums in zip(self._metrics, self.pairs, strict=True)
             if sums[0].n
         }
+
+
+def _by_cell(cells: Cells, counts: Mapping[int, int]) -> dict[int, dict[str, int]]:
+    found: dict[int, dict[str, int]] = {}
+    for epoch, variant, code in _sorted(cells, counts):
+        row = found.setdefault(epoch, {})
+        row[variant] = row.get(variant, 0) + counts[code]
+    return found
 
 
 def _add_counts(counts: dict[int, int], codes: NDArray[Any], sign: int) -> None:

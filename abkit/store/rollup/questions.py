@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import duckdb
-    import numpy as np
     from numpy.typing import NDArray
 
     from abkit.metrics import Metric
@@ -20,7 +20,10 @@ GRACE = 60_000_000
 """An outcome counts from so many microseconds before the exposure."""
 OWN, CONTROL, TREATMENT = range(3)
 ROLES = 3
-"""Slot of an outcome: ROLES x number of the metric + OWN, or the variant that answered."""
+"""Slot of an outcome: ROLES x number of the metric + OWN, or the variant that answered.
+
+In SQL the number is that of what is recorded, of which several metrics may be made.
+"""
 _BATCH = 1_000_000
 
 _EXPOSURES = """
@@ -67,6 +70,7 @@ class Definition:
         control: name of the control.
         treatment: name of the treatment.
         metrics: which outcomes, and how they become one number a unit.
+        rivals: names of further treatments.
     """
 
     experiment: str
@@ -74,6 +78,7 @@ class Definition:
     control: str
     treatment: str
     metrics: tuple[Metric, ...]
+    rivals: tuple[str, ...] = ()
 
 
 class Questions:
@@ -89,7 +94,9 @@ class Questions:
         self._connection = connection
         self._experiment = definition.experiment
         self._first_epoch = definition.first_epoch
-        keys = {f"metric{i}": metric.key for i, metric in enumerate(definition.metrics)}
+        recorded = list(dict.fromkeys(metric.recorded for metric in definition.metrics))
+        self._source = [recorded.index(metric.recorded) for metric in definition.metrics]
+        keys = {f"metric{i}": name for i, name in enumerate(recorded)}
         answers = {"control": definition.control, "treatment": definition.treatment}
         self._names: dict[str, str] = {**keys, **answers, "experiment": definition.experiment}
         numbers = " ".join(f"WHEN ${name} THEN {ROLES * i}" for i, name in enumerate(keys))
@@ -133,13 +140,26 @@ class Questions:
         if until is not None:
             query, values["until"] = query + _UNTIL, until
         if units is None:
-            yield from self._read(query, values)
+            yield from map(self._by_metric, self._read(query, values))
             return
         self._connection.register("wanted", pa.table({"unit": units}))
         try:
-            yield from self._read(query + _WANTED, values)
+            yield from map(self._by_metric, self._read(query + _WANTED, values))
         finally:
             self._connection.unregister("wanted")
+
+    def _by_metric(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with each outcome once for every metric that is made of it."""
+        if self._source == list(range(len(self._source))):
+            return batch
+        source, role = np.divmod(batch["slot"], ROLES)
+        places = [np.flatnonzero(source == number) for number in self._source]
+        chosen = np.concatenate(places)
+        metric = np.repeat(np.arange(len(places)), [len(place) for place in places])
+        return {
+            **{name: column[chosen] for name, column in batch.items() if name != "slot"},
+            "slot": ROLES * metric + role[chosen],
+        }
 
     def first_of_tied(
         self, units: NDArray[np.uint64], times: NDArray[np.int64], *, upto: int, last_epoch: int
@@ -161,7 +181,9 @@ class Questions:
         """Which of a unit's outcomes of one time is the last or the first: unit, value."""
         choose = "arg_max" if last else "arg_min"
         query = _TIED_OUTCOMES.format(choose=choose, **self._texts)
-        return self._tied(query, {**self._names, "upto": upto, "slot": slot}, units, times)
+        metric, role = divmod(slot, ROLES)
+        recorded = ROLES * self._source[metric] + role
+        return self._tied(query, {**self._names, "upto": upto, "slot": recorded}, units, times)
 
     def _tied(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from abkit.store.moments import window_of
 from abkit.store.rollup.counts import Cells, Counts, UncountableError
 from abkit.store.rollup.questions import GRACE, OWN, ROLES, Definition, Questions
 from abkit.store.rollup.units import NEVER, Totals, Units, distinct
@@ -41,6 +42,7 @@ class Scope:
     Attributes:
         load: newest load that is counted.
         last_epoch: last allocation epoch that is counted.
+        moment: windows that were over then are counted, microseconds since 1970.
     """
 
     def __init__(
@@ -49,13 +51,17 @@ class Scope:
         """Nothing counted."""
         self.load = NOTHING
         self.last_epoch = last_epoch
-        self.cells = Cells()
+        self.moment = 0
+        self.cells = Cells(definition.control, definition.treatment, definition.rivals)
         self.counts = Counts(definition.metrics)
         self._definition = definition
         self._questions = Questions(connection, definition)
-        self._units = Units()
+        self._units = Units(2 + len(definition.rivals))
         self._totals: dict[int, Totals] = {}
         self._opened: dict[int, int] = {}
+        self._windows = [window_of(metric) for metric in definition.metrics]
+        # By window, units for which it was not over yet.
+        self._waiting: dict[int, Rows] = dict.fromkeys(self.counts.ripe, _NO_ROWS)
         # Of the look under way.
         self._afresh = True
         self._counted = 0
@@ -67,12 +73,18 @@ class Scope:
         """Units held."""
         return self._units.size
 
-    def look(self, load: int, last_epoch: int) -> None:
+    @property
+    def waits(self) -> bool:
+        """Whether time alone can change what is counted."""
+        return bool(self._waiting)
+
+    def look(self, load: int, last_epoch: int, moment: int) -> None:
         """Count everything up to a load.
 
         Args:
             load: newest load to count, at least `self.load`.
             last_epoch: last epoch to count, at least `self.last_epoch`.
+            moment: time of the look, at least `self.moment`, microseconds since 1970.
 
         Raises:
             UncountableError: an outcome is not finite, or a unit's outcomes overflow.
@@ -90,6 +102,8 @@ class Scope:
         for batch in self._outcomes((self.load + 1, load)):
             self._take(batch)
         self._settle_outcomes(load)
+        self._ripen(moment)
+        self.moment = moment
         self._count()
         self.load, self.last_epoch = load, last_epoch
 
@@ -131,8 +145,13 @@ class Scope:
         news = (time <= units.since[rows]) & (number != units.cell[rows])
         news |= (time < units.until[rows]) & (variant != self._variant(rows))
         news |= time < units.since[rows]
+        for role, met in enumerate(units.met):
+            news |= (variant == role) & (batch["epoch"] > met[rows])
         rows, time, variant, number = rows[news], time[news], variant[news], number[news]
         self._touch(rows)
+        for role, met in enumerate(units.met):
+            mine = variant == role
+            np.maximum.at(met, rows[mine], batch["epoch"][news][mine].astype(np.int32))
         since, cell = units.since[rows], units.cell[rows]
         had = self._variant(rows)
         np.minimum.at(units.since, rows, time)
@@ -252,6 +271,9 @@ class Scope:
         counts: NDArray[np.bool_] = time >= units.since[rows] - GRACE
         if role == OWN:
             counts &= time < units.until[rows]
+            window = self._windows[metric]
+            if window is not None:
+                counts &= time < units.since[rows] + window
             if self._definition.metrics[metric].aggregate == "sum":
                 closed = [self._opened.get(int(epoch) + 1, NEVER) for epoch in self.cells.epoch]
                 counts &= time < np.array(closed, np.int64)[units.cell[rows]]
@@ -261,7 +283,7 @@ class Scope:
         total = self._totals.get(slot)
         if total is None:
             metric = self._definition.metrics[slot // ROLES]
-            total = self._totals[slot] = Totals(metric.aggregate or "last", log=metric.log)
+            total = self._totals[slot] = Totals(metric)
         total.reserve(self._units.capacity)
         return total
 
@@ -280,6 +302,15 @@ class Scope:
                 total.value[units.find(batch["unit"])] = batch["value"]
         self._ties = {}
 
+    def _ripen(self, moment: int) -> None:
+        """Take rows out whose window has ended since the last look; `_count` puts them in again."""
+        fresh = np.arange(self._counted, self._units.size)
+        for window, waiting in self._waiting.items():
+            rows = np.concatenate([waiting, fresh])
+            is_over = self._units.since[rows] + window <= moment
+            self._touch(rows[is_over])
+            self._waiting[window] = rows[~is_over]
+
     def _touch(self, rows: Rows) -> None:
         """Take rows out of the counts before they change; `_count` puts them in again."""
         if self._afresh:
@@ -287,21 +318,24 @@ class Scope:
         rows = distinct(rows[~self._units.dirty[rows]])
         self._units.dirty[rows] = True
         self._touched.append(rows)
-        self.counts.add(self._units, self._totals, rows[rows < self._counted], -1)
+        self._add(rows[rows < self._counted], -1)
 
     def _count(self) -> None:
         if self._afresh:
             self.recount()
             return
         rows = _distinct(self._touched)
-        self.counts.add(self._units, self._totals, rows, 1)
+        self._add(rows, 1)
         self._units.dirty[rows] = False
 
     def recount(self) -> None:
         """Count all units again from what is kept of them; this changes nothing."""
         self.counts = Counts(self._definition.metrics)
-        rows = np.arange(self._units.size)
-        self.counts.add(self._units, self._totals, rows, 1)
+        self._add(np.arange(self._units.size), 1)
+
+    def _add(self, rows: Rows, sign: int) -> None:
+        variant, moment = self.cells.variant, self.moment
+        self.counts.add(self._units, self._totals, rows, sign, variant=variant, moment=moment)
 
 
 def _distinct(found: list[Rows]) -> Rows:

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from abkit.metrics import Aggregate
+    from abkit.metrics import Metric
 
     Rows = NDArray[np.intp]
     Times = NDArray[np.int64]
@@ -30,21 +30,26 @@ class Units:
 
     Rows are numbered from 0 in the order in which units are met.
 
+    Args:
+        variants: how many variants `met` tells apart, control among them.
+
     Attributes:
         unit: hash of the unit's name.
         since: time of the first exposure, microseconds since 1970.
         until: time of the first exposure to another variant.
         cell: number of the unit's (epoch, variant, day); -1 before it has one.
+        met: newest epoch in which the unit met control, and each treatment; 0 if it never did.
         dirty: touched since the last count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variants: int = 2) -> None:
         """No units."""
         self.size = 0
         self.unit = np.zeros(0, np.uint64)
         self.since = np.zeros(0, np.int64)
         self.until = np.zeros(0, np.int64)
         self.cell = np.zeros(0, np.int32)
+        self.met = tuple(np.zeros(0, np.int32) for _ in range(variants))
         self.dirty = np.zeros(0, np.bool_)
         self._slots = np.zeros(_FIRST_SLOTS, np.uint32)  # row number + 1; 0 is free
 
@@ -87,6 +92,7 @@ class Units:
         self.since = grown(self.since, capacity, NEVER)
         self.until = grown(self.until, capacity, NEVER)
         self.cell = grown(self.cell, capacity, -1)
+        self.met = tuple(grown(met, capacity, 0) for met in self.met)
         self.dirty = grown(self.dirty, capacity, 0)
 
     def _place(self, rows: Rows) -> None:
@@ -109,14 +115,13 @@ class Totals:
     """What all outcomes of a unit in one metric have come to, one row a unit.
 
     Args:
-        aggregate: how several outcomes become one number.
-        log: whether its natural logarithm is what counts.
+        metric: how several outcomes become one number, and which function of it counts.
     """
 
-    def __init__(self, aggregate: Aggregate, *, log: bool) -> None:
+    def __init__(self, metric: Metric) -> None:
         """No outcomes."""
-        self.aggregate = aggregate
-        self.log = log
+        self.aggregate = aggregate = metric.aggregate or "last"
+        self._metric = metric
         self._adds = aggregate in ("sum", "mean")
         self._ordered = aggregate in ("last", "first")
         self._fill = -np.inf if aggregate == "max" else 0.0
@@ -176,9 +181,14 @@ class Totals:
                 value = value / np.maximum(n, 1)
         else:
             seen = self.time[rows] != self._start if self._ordered else value != self._fill
-        counts = seen & (value > 0) if self.log else seen
+        log, above, below = self._metric.log, self._metric.above, self._metric.below
+        if above is not None:
+            value = (value > above).astype(np.float64)
+        elif below is not None:
+            value = (value < below).astype(np.float64)
+        counts = seen & (value > 0) if log else seen
         value = np.where(counts, value, np.nan)
-        return seen, np.log(value) if self.log else value
+        return seen, np.log(value) if log else value
 
 
 def grown(column: NDArray[Any], capacity: int, fill: float) -> NDArray[Any]:

@@ -6,166 +6,44 @@ It imports the standard library alone, so that serving code can read a policy.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from abkit.errors import ConfigError
-from abkit.metrics import check_name
-from abkit.records import build, check_choice, check_count, check_fraction, check_positive
+from abkit.policy import (
+    DEFAULT_RELATIVE_MARGIN,
+    Guardrail,
+    GuardrailTest,
+    Objective,
+    Policy,
+    Rule,
+    sha256_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "CODES",
+    "DEFAULT_RELATIVE_MARGIN",
+    "Action",
+    "Alarm",
+    "Decision",
+    "Evidence",
+    "Guardrail",
+    "GuardrailTest",
+    "Objective",
+    "Place",
+    "Policy",
+    "Rule",
+    "decide",
+    "e_text",
+    "sha256_of",
+]
 
 Action = Literal["continue", "advance", "promote", "hold", "halt"]
-GuardrailTest = Literal["canary", "limit", "difference"]
-Rule = Literal["superior", "non_inferior"]
 
 CODES: Mapping[Action, int] = {"continue": 0, "hold": 0, "advance": 1, "promote": 2, "halt": -1}
-DAY_SECONDS = 86_400.0
-DEFAULT_RELATIVE_MARGIN = 0.25
 MILLION = 1_000_000.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guardrail:
-    """A metric that may halt a rollout, and must be shown not to be worse before promotion.
-
-    Args:
-        metric: key of the metric.
-        test: "canary" for bad events (errors, wrong answers): relative risk against the live
-            control, exact for any split and any drift of the base rate; "limit" for bad events
-            against a fixed rate, where no control is live; "difference" for means.
-        margin: how much worse still counts as not worse: a relative risk of 1 + margin for
-            "canary" (0.25 unless given), a distance in the metric's unit for "difference" (no
-            default; in log units where the metric is analysed as logarithm); unused for "limit".
-        limit: the highest rate allowed, in (0, 1); for "limit" only.
-    """
-
-    metric: str
-    test: GuardrailTest = "canary"
-    margin: float | None = None
-    limit: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the margin and the limit."""
-        check_name(self.metric, "guardrail metric")
-        where = f"guardrail {self.metric!r}"
-        check_choice(where, "test", self.test, ("canary", "limit", "difference"))
-        if self.margin is None and self.test == "difference":
-            raise ConfigError(f"{where}: no 'margin', which test 'difference' needs (in the unit)")
-        if self.margin is None:
-            object.__setattr__(self, "margin", DEFAULT_RELATIVE_MARGIN)
-        check_positive(where, "margin", self.margin)
-        if (self.test == "limit") != (self.limit is not None):
-            msg = f"{where}: a limit goes with test='limit' and with no other"
-            raise ConfigError(msg)
-        if self.limit is not None:
-            check_fraction(where, "limit", self.limit)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """A metric that must be good enough for promotion; it never halts.
-
-    Args:
-        metric: key of the metric.
-        rule: "superior", or "non_inferior" by `margin`.
-        margin: how much worse still counts as not worse, in the metric's unit; 0 if superior.
-    """
-
-    metric: str
-    rule: Rule = "superior"
-    margin: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the rule and its margin."""
-        check_name(self.metric, "objective metric")
-        where = f"objective {self.metric!r}"
-        check_choice(where, "rule", self.rule, ("superior", "non_inferior"))
-        if self.rule == "non_inferior":
-            check_positive(where, "margin", self.margin)
-        elif self.margin != 0:
-            msg = f"{where}: rule 'superior' takes no margin, got {self.margin!r}"
-            raise ConfigError(msg)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """When a rollout halts, advances and is promoted.
-
-    Args:
-        guardrails: what may halt; each gets alpha / len(guardrails).
-        objectives: what must hold for promotion, each at beta (intersection-union: no
-            correction is needed).
-        alpha: probability of halting a rollout that harms no guardrail, over its whole life.
-        beta: probability of promoting a rollout that fails a given rule.
-        max_seconds: an undecided rollout is put on hold after this long; never shipped.
-        planned_units: units, of all arms, at which confidence sequences are tightest.
-    """
-
-    guardrails: tuple[Guardrail, ...] = ()
-    objectives: tuple[Objective, ...] = ()
-    alpha: float = 0.01
-    beta: float = 0.05
-    max_seconds: float = DAY_SECONDS
-    planned_units: int = 10_000
-
-    def __post_init__(self) -> None:
-        """Check the error rates, and that something is watched."""
-        check_fraction("policy", "alpha", self.alpha)
-        check_fraction("policy", "beta", self.beta)
-        check_positive("policy", "max_seconds", self.max_seconds)
-        check_count("policy", "planned_units", self.planned_units, 1)
-        if not self.guardrails:
-            msg = "policy: no guardrails; a rollout that nothing can halt is not safe"
-            raise ConfigError(msg)
-        for what, items in (("guardrail", self.guardrails), ("objective", self.objectives)):
-            keys = [item.metric for item in items]
-            for key in keys:
-                if keys.count(key) > 1:
-                    msg = f"policy: two {what}s watch the metric {key!r}"
-                    raise ConfigError(msg)
-
-    @classmethod
-    def from_dict(cls, data: object) -> Self:
-        """A policy from plain data.
-
-        Raises:
-            ConfigError: something is missing, unknown or unlawful.
-        """
-        if not isinstance(data, Mapping):
-            msg = f"a policy must be a table of keys, got {data!r}"
-            raise ConfigError(msg)
-        values = dict(data)
-        for name, cls_of, what in (
-            ("guardrails", Guardrail, "guardrail"),
-            ("objectives", Objective, "objective"),
-        ):
-            items = values.get(name, ())
-            if not isinstance(items, (list, tuple)):
-                msg = f"policy: {name} must be a list of tables, got {items!r}"
-                raise ConfigError(msg)
-            values[name] = tuple(build(cls_of, item, what) for item in items)
-        return build(cls, values, "policy")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` reads back."""
-        return asdict(self)
-
-    @property
-    def checksum(self) -> str:
-        """sha256 of the policy, in hex: part of the id of every decision made under it."""
-        return sha256_of(self.to_dict())
-
-    @property
-    def halt_threshold(self) -> float:
-        """The e-value at which one guardrail halts: len(guardrails) / alpha."""
-        return len(self.guardrails) / self.alpha
-
-    @property
-    def promote_threshold(self) -> float:
-        """The e-value at which one promotion rule holds: 1 / beta."""
-        return 1 / self.beta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +68,7 @@ class Evidence:
         n_treatment: the same in treatment.
         mean_control: mean of control; None without units.
         mean_treatment: mean of treatment; None without units.
+        variant: which of several treatments it is about; empty for that of the rollout.
     """
 
     metric: str
@@ -206,6 +85,14 @@ class Evidence:
     n_treatment: int = 0
     mean_control: float | None = None
     mean_treatment: float | None = None
+    variant: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `variant` is left out where it is empty."""
+        data = asdict(self)
+        if not self.variant:
+            del data["variant"]
+        return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +123,9 @@ class Place:
         last: whether promotion is what follows this stage.
         dark: whether treatment answers nobody for real (shadow).
         baking: whether treatment has been promoted, and is still watched.
+        growth: of a ramp that has not reached its largest share: how far it may go now and why,
+            in words; empty elsewhere.
+        next_share: share that it may go to at once, in (0, 1]; None for none.
     """
 
     stage: str
@@ -248,6 +138,8 @@ class Place:
     last: bool = False
     dark: bool = False
     baking: bool = False
+    growth: str = ""
+    next_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,12 +151,18 @@ class Decision:
         reasons: why, in words with numbers; the first is the deciding one.
         evidence: what was known.
         alarms: trust checks that failed.
+        next_share: with "advance" on a ramp: the share of units that treatment answers next.
+        drops: of several treatments, those that are harmed and taken out now.
+        leader: of several treatments, the one that is ahead, and wins where all is shown.
     """
 
     action: Action
     reasons: tuple[str, ...]
     evidence: tuple[Evidence, ...] = ()
     alarms: tuple[Alarm, ...] = ()
+    next_share: float | None = None
+    drops: tuple[str, ...] = ()
+    leader: str = ""
 
     @property
     def code(self) -> int:
@@ -277,8 +175,11 @@ class Decision:
             "action": self.action,
             "code": self.code,
             "reason": "; ".join(self.reasons),
-            "evidence": [asdict(item) for item in self.evidence],
+            "evidence": [item.to_dict() for item in self.evidence],
             "alarms": [asdict(item) for item in self.alarms],
+            **({} if self.next_share is None else {"next_share": self.next_share}),
+            **({"drops": list(self.drops)} if self.drops else {}),
+            **({"leader": self.leader} if self.leader else {}),
         }
 
 
@@ -318,17 +219,15 @@ def decide(
     if doubts:
         return decision("hold", *doubts)
     missing = _missing(policy, evidence, place)
-    if missing:
-        return decision("continue", *missing)
-    if place.last:
-        return decision("promote", *(_shown_text(item, policy) for item in evidence))
-    return decision("advance", f"stage {place.stage!r} has what it needs and shows no harm")
-
-
-def sha256_of(data: object) -> str:
-    """sha256 of plain data in canonical JSON, in hex."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    if place.next_share is not None:
+        found = replace(decision("advance", place.growth), next_share=place.next_share)
+    elif missing:
+        found = decision("continue", *missing)
+    elif place.last:
+        found = decision("promote", *(_shown_text(item, policy) for item in evidence))
+    else:
+        found = decision("advance", f"stage {place.stage!r} has what it needs and shows no harm")
+    return found
 
 
 def e_text(e_value: float) -> str:
@@ -339,7 +238,7 @@ def e_text(e_value: float) -> str:
 
 
 def _missing(policy: Policy, evidence: tuple[Evidence, ...], place: Place) -> list[str]:
-    missing: list[str] = []
+    missing = [place.growth] if place.growth else []
     if place.units < place.min_units:
         missing.append(f"{place.units:,} of {place.min_units:,} units in stage {place.stage!r}")
     if place.seconds < place.min_seconds:
@@ -369,6 +268,13 @@ def _missing(policy: Policy, evidence: tuple[Evidence, ...], place: Place) -> li
 
 
 def _harm_text(item: Evidence, policy: Policy) -> str:
+    budget = _budget(item, policy)
+    if budget is not None:
+        bad = round(item.n_treatment * (item.mean_treatment or 0.0))
+        return (
+            f"{item.metric} has used up its budget: {bad:,} bad events in {item.n_treatment:,} "
+            f"units of treatment, {budget:,} were allowed"
+        )
     numbers = f"e-value {e_text(item.e_harm)} passed {policy.halt_threshold:.0f}"
     if item.mean_control is None or item.mean_treatment is None:
         rate = "" if item.mean_treatment is None else f" ({item.mean_treatment:.3g})"
@@ -383,7 +289,15 @@ def _harm_text(item: Evidence, policy: Policy) -> str:
     )
 
 
+def _budget(item: Evidence, policy: Policy) -> int | None:
+    budgets = {rule.metric: rule.budget for rule in policy.guardrails}
+    return budgets.get(item.metric) if item.role == "guardrail" else None
+
+
 def _shown_text(item: Evidence, policy: Policy) -> str:
+    if _budget(item, policy) is not None:
+        bad = round(item.n_treatment * (item.mean_treatment or 0.0))
+        return f"{item.metric}: {bad:,} bad events, {item.rule} was asked"
     return (
         f"{item.metric}: {item.rule} is shown "
         f"(e-value {e_text(item.e_promote)}, needed {policy.promote_threshold:.0f})"

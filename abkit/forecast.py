@@ -136,7 +136,7 @@ def forecast(
         _stage(rollout, stage, requests_per_second, base_rate, relative_risks)
         for stage in rollout.stages
     )
-    last = rollout.stages[-1].share
+    last = rollout.top_share
     promotion = None
     margins = [item.margin for item in rollout.policy.guardrails if item.test == "canary"]
     if margins and 0 < last < 1:
@@ -156,7 +156,8 @@ def forecast(
 def _stage(
     rollout: Rollout, stage: Stage, rate: float, base_rate: float, risks: Sequence[float]
 ) -> StageForecast:
-    requests = stage.min_units / (stage.share or 1.0)
+    is_ramp = rollout.ramp is not None and stage is rollout.stages[-1]
+    requests = stage.min_units / ((rollout.top_share if is_ramp else stage.share) or 1.0)
     return StageForecast(
         name=stage.name,
         mode=stage.mode,

@@ -16,8 +16,10 @@ is one higher. Whoever stores it compares and sets on that version.
                 v
            rolled_back                                        and back at once
 
-On hold the allocation stays and nothing grows. Ready waits for a person to promote, bake watches
-what was promoted; plans without them go straight to promoted.
+On hold the allocation stays and nothing grows. A ramp is one stage whose share grows. Ready waits
+for a person to promote, bake watches what was promoted; plans without them go straight to promoted.
+Of several treatments one that is harmed is dropped, which gives its units back to control in any
+state, and one is promoted.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from abkit.errors import ConfigError, TransitionError
 from abkit.rollout import STATE_OF, Rollout, State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from abkit.decision import Action, Decision
     from abkit.experiment import Experiment
 
@@ -70,13 +74,15 @@ def observe(
     if rollout.state != "draft":
         msg = f"rollout {rollout.key!r} is {rollout.state}; only a draft can be started"
         raise TransitionError(msg)
-    share, dark = published.weights.get(rollout.treatment, 0.0), published.shadow
-    if published.control != rollout.control or not (share or dark == rollout.treatment):
+    weights, dark = published.weights, published.shadow
+    share = sum(weights.get(arm, 0.0) for arm in rollout.arms)
+    lacking = [arm for arm in rollout.arms if not (weights.get(arm) or dark == arm)]
+    if published.control != rollout.control or lacking:
         shares = ", ".join(f"{name} {value:.3g}" for name, value in published.weights.items())
         raise ConfigError(
-            f"rollout {rollout.key!r} is a dry run of {rollout.treatment!r} against "
+            f"rollout {rollout.key!r} is a dry run of {', '.join(map(repr, rollout.arms))} against "
             f"{rollout.control!r}, but what is published serves {shares}, with control "
-            f"{published.control!r}; publish a split of the two first"
+            f"{published.control!r}; publish a split of them first"
         )
     last = rollout.stages[-1]
     stage = replace(
@@ -92,6 +98,7 @@ def observe(
         moved,
         experiment=replace(published, metrics=rollout.experiment.metrics),
         stages=(stage,),
+        ramp=None,
         first_epoch=published.epoch,
         started=now,
         stage_started=now,
@@ -115,7 +122,8 @@ def advance(rollout: Rollout, decision: Decision, *, now: float, actor: str = "a
     """The rollout after a decision; `continue` changes nothing.
 
     A rollout on hold obeys a halt and nothing else until a person resumes it. In mode "notify"
-    the same is true at all times, and in mode "dry_run" nothing moves.
+    the same is true at all times, and in mode "dry_run" nothing moves. To drop one of several
+    treatments is a halt of that one.
 
     Args:
         rollout: a live rollout.
@@ -133,26 +141,92 @@ def advance(rollout: Rollout, decision: Decision, *, now: float, actor: str = "a
         return rollout
     if action == "halt":
         return halt(rollout, **move)
+    if decision.drops:
+        return drop(rollout, decision.drops, **move)
     if rollout.state == "hold":
         return rollout
     if action == "hold":
         return hold(rollout, **move)
-    return _grown(rollout, action, **move)
+    share = decision.next_share
+    if action == "advance" and share is not None and rollout.growing and rollout.mode != "notify":
+        return grow(rollout, share, **move)
+    return _grown(rollout, action, leader=decision.leader, **move)
 
 
-def _grown(rollout: Rollout, action: Action, *, now: float, reason: str, actor: str) -> Rollout:
+def drop(
+    rollout: Rollout, arms: Sequence[str], *, now: float, reason: str, actor: str
+) -> Rollout:
+    """Take treatments out of a comparison of several; their units get control, no other moves.
+
+    Raises:
+        TransitionError: one of them is not in, or none would be left: that is a halt.
+    """
+    _check_live(rollout, "drop a treatment")
+    left = tuple(arm for arm in rollout.arms if arm not in arms)
+    if not arms or not left or not set(arms) <= set(rollout.arms):
+        raise TransitionError(
+            f"rollout {rollout.key!r} compares {', '.join(rollout.arms)}; "
+            f"{', '.join(arms) or 'nothing'} cannot be dropped of them; halt it to end it"
+        )
+    shares = dict(rollout.experiment.weights)
+    given_back = sum(shares.pop(arm, 0.0) for arm in arms)
+    shares[rollout.control] = shares.get(rollout.control, 0.0) + given_back
+    experiment = rollout.experiment.reweight(shares)
+    # What waits for a person waits no more if it is the one that was dropped.
+    waits = rollout.state == "ready" and rollout.treatment in left
+    state = "ready" if waits else STATE_OF[rollout.stage.mode]
+    state = "hold" if rollout.state == "hold" else state
+    return replace(
+        _moved(rollout, state, now=now, reason=reason, actor=actor),
+        experiment=experiment,
+        treatment=left[0],
+        rivals=left[1:],
+        dropped=(*rollout.dropped, *arms),
+        allocations=(*rollout.allocations, (experiment.epoch, experiment.weights)),
+    )
+
+
+def grow(rollout: Rollout, share: float, *, now: float, reason: str, actor: str) -> Rollout:
+    """A larger share within the stage of a ramp; it never shrinks, and stops at the largest.
+
+    Raises:
+        TransitionError: it is not on a ramp, or the share would not grow.
+    """
+    _check_live(rollout, "grow")
+    if not rollout.growing:
+        raise TransitionError(f"rollout {rollout.key!r} is on no ramp that could still grow")
+    share = min(share, rollout.top_share)
+    if not share > rollout.last_share:
+        raise TransitionError(
+            f"rollout {rollout.key!r} has the share {rollout.last_share:g}; it cannot grow to "
+            f"{share:g}"
+        )
+    moved = _moved(rollout, "canary", now=now, reason=reason, actor=actor)
+    experiment = rollout.experiment.reweight({rollout.control: 1 - share, rollout.treatment: share})
+    return replace(
+        moved,
+        experiment=experiment,
+        allocations=(*rollout.allocations, (experiment.epoch, experiment.weights)),
+    )
+
+
+def _grown(
+    rollout: Rollout, action: Action, *, leader: str, now: float, reason: str, actor: str
+) -> Rollout:
     """What follows from evidence without harm."""
     move: Any = {"now": now, "reason": reason, "actor": actor}
     waits = rollout.mode == "notify" or rollout.approval == "manual"
     found = rollout
     if rollout.state == "ready":
-        if action != "promote":  # what was shown has been contradicted since
+        # What was shown has been contradicted since, though another may be shown instead.
+        if action != "promote" or leader not in ("", rollout.treatment):
             found = _moved(rollout, STATE_OF[rollout.stage.mode], **move)
     elif rollout.state == "bake":
         if action == "promote":
             found = _promoted(rollout, 1.0, "promoted", **move)
     elif action == "promote":
         _check_last(rollout)
+        rollout = _led(rollout, leader)
         found = _moved(rollout, "ready", **move) if waits else _promote(rollout, **move)
     elif action == "advance" and rollout.mode != "notify":
         found = skip(rollout, **move)
@@ -160,12 +234,14 @@ def _grown(rollout: Rollout, action: Action, *, now: float, reason: str, actor: 
 
 
 def skip(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout:
-    """Begin the next stage, whatever this one has shown.
+    """Begin the next stage, whatever this one has shown; on a ramp, double the share.
 
     Raises:
         TransitionError: it is not in a stage, or in the last one.
     """
     _check_live(rollout, "advance")
+    if rollout.growing:
+        return grow(rollout, 2 * rollout.last_share, now=now, reason=reason, actor=actor)
     if rollout.state in ("ready", "bake") or rollout.stage_index + 1 >= len(rollout.stages):
         msg = f"rollout {rollout.key!r} is in its last stage; it can be promoted, not advanced"
         raise TransitionError(msg)
@@ -181,6 +257,11 @@ def promote(rollout: Rollout, *, now: float, reason: str, actor: str) -> Rollout
     _check_live(rollout, "be promoted")
     if rollout.mode == "dry_run":
         raise TransitionError(f"rollout {rollout.key!r} is a dry run; it owns no allocation")
+    if rollout.rivals and rollout.state != "ready":
+        raise TransitionError(
+            f"rollout {rollout.key!r} still compares {', '.join(rollout.arms)}; none is shown to "
+            "win yet. Wait until it is ready, or halt it and start a rollout of the one you want"
+        )
     if rollout.state == "bake":
         return _promoted(rollout, 1.0, "promoted", now=now, reason=reason, actor=actor)
     return _promote(rollout, now=now, reason=reason, actor=actor)
@@ -258,8 +339,22 @@ def _promoted(
     return replace(
         moved,
         experiment=experiment,
+        rivals=(),
+        dropped=(*rollout.dropped, *rollout.rivals),
         allocations=(*rollout.allocations, (experiment.epoch, experiment.weights)),
     )
+
+
+def _led(rollout: Rollout, leader: str) -> Rollout:
+    """The rollout with the one of its treatments in front that is ahead."""
+    if leader in ("", rollout.treatment):
+        return rollout
+    if leader not in rollout.rivals:
+        raise TransitionError(
+            f"rollout {rollout.key!r} compares {', '.join(rollout.arms)}; {leader!r} cannot win"
+        )
+    rivals = tuple(arm for arm in rollout.arms if arm != leader)
+    return replace(rollout, treatment=leader, rivals=rivals)
 
 
 def _check_last(rollout: Rollout) -> None:
@@ -272,7 +367,8 @@ def _enter(
     rollout: Rollout, index: int, *, now: float, reason: str, actor: str, epoch: int | None = None
 ) -> Rollout:
     stage = rollout.stages[index]
-    shares = {rollout.control: 1 - stage.share, rollout.treatment: stage.share}
+    shares = {rollout.control: 1 - stage.share}
+    shares |= dict.fromkeys(rollout.arms, stage.share / len(rollout.arms))
     experiment = rollout.experiment.reweight(shares)
     experiment = replace(
         experiment,

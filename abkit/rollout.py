@@ -6,18 +6,15 @@ Frozen plain data; `abkit.machine` moves it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self, get_args
 
 from abkit.decision import Guardrail, Policy
 from abkit.errors import ConfigError
 from abkit.experiment import Experiment, new_salt
 from abkit.metrics import Metric, check_name
-from abkit.records import build, check_choice, check_count, hint, is_number
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
+from abkit.policy import Ramp
+from abkit.records import build, check_choice, check_count, is_number
 
 Mode = Literal["shadow", "canary", "switch"]
 State = Literal[
@@ -35,6 +32,7 @@ State = Literal[
 ]
 Acting = Literal["enforce", "notify", "dry_run"]
 Approval = Literal["auto", "manual"]
+_DUST = 1e-9  # shares are whole numbers of buckets
 LIVE: tuple[State, ...] = ("shadow", "canary", "switched", "hold", "ready", "bake")
 STATE_OF: Mapping[Mode, State] = {"shadow": "shadow", "canary": "canary", "switch": "switched"}
 
@@ -106,7 +104,8 @@ class Rollout:
     Args:
         key: name of this rollout, such as "ranker-v7".
         experiment: the allocation that serving follows now.
-        treatment: the variant on its way in.
+        treatment: the variant on its way in; of several still in, the first, or the one that
+            waits to be promoted.
         policy: when to halt, advance and promote.
         stages: the steps, in order.
         state: where it is; see the module's drawing.
@@ -129,6 +128,9 @@ class Rollout:
             control, so that the comparison goes on.
         inherits: whether it takes over layer, holdouts, targeting, sticky and overrides of the
             experiment as published, and the salt of one that was published without a rollout.
+        ramp: how the share grows within the last stage; None for fixed stages alone.
+        rivals: further treatments still in; together they have what a stage gives, in equal parts.
+        dropped: treatments that were in, and were harmed or beaten; they never come back.
     """
 
     key: str
@@ -153,6 +155,9 @@ class Rollout:
     bake_seconds: float = 0.0
     bake_share: float = 1.0
     inherits: bool = True
+    ramp: Ramp | None = None
+    rivals: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the plan can be walked."""
@@ -165,6 +170,7 @@ class Rollout:
         if not self.stages:
             msg = f"{where}: no stages"
             raise ConfigError(msg)
+        self._check_rivals(where)
         check_choice(where, "state", self.state, get_args(State))
         check_choice(where, "mode", self.mode, get_args(Acting))
         check_choice(where, "approval", self.approval, get_args(Approval))
@@ -179,6 +185,7 @@ class Rollout:
             msg = f"{where}: shares must not fall from stage to stage, got {shares}"
             raise ConfigError(msg)
         _check_watched(where, self.policy, self.experiment)
+        self._check_ramp(where)
         watched = {item.metric for item in self.policy.guardrails}
         watched |= {item.metric for item in self.policy.objectives}
         for stage in self.stages:
@@ -190,6 +197,53 @@ class Rollout:
                     )
                     raise ConfigError(msg)
 
+    def _check_rivals(self, where: str) -> None:
+        for name in ("rivals", "dropped"):
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)):
+                raise ConfigError(f"{where}: {name} must be a list of variants, got {value!r}")
+            object.__setattr__(self, name, tuple(value))
+        if not self.is_contest:
+            return
+        named = (self.experiment.control, self.treatment, *self.rivals, *self.dropped)
+        for name in named:
+            check_name(name, f"{where}: treatment")
+        if len(set(named)) < len(named):
+            raise ConfigError(
+                f"{where}: control and treatments must all differ, got "
+                f"{', '.join(map(repr, named))}"
+            )
+        if not self.policy.objectives:
+            raise ConfigError(
+                f"{where}: several treatments need an objective that tells the winner; declare "
+                'one, such as objectives = [{ metric = "clicked", rule = "superior" }]'
+            )
+        if self.ramp is not None:
+            raise ConfigError(f"{where}: a ramp grows one treatment; give several their stages")
+        for stage in self.stages:
+            if stage.mode != "canary" or stage.requires:
+                odd = f"mode {stage.mode!r}" if stage.mode != "canary" else "requires"
+                raise ConfigError(
+                    f"{where}: stage {stage.name!r} has {odd}; several treatments are compared "
+                    "live, in stages of mode 'canary' that require nothing"
+                )
+
+    def _check_ramp(self, where: str) -> None:
+        if self.ramp is None:
+            return
+        *before, last = self.stages
+        if last.share != self.ramp.first_share or any(stage.mode != "shadow" for stage in before):
+            raise ConfigError(
+                f"{where}: a ramp takes the place of canary stages; leave stages out, or give "
+                f"shadow stages alone, got {', '.join(repr(stage.name) for stage in self.stages)}"
+            )
+        if self.ramped is None:
+            counted = [item.metric for item in self.policy.guardrails if item.test == "canary"]
+            raise ConfigError(
+                f"{where}: a ramp is bounded by a guardrail with test = 'canary', got "
+                f"{self.ramp.metric or 'none'!r} (there is {', '.join(counted) or 'none'})"
+            )
+
     def _check_bake(self, where: str) -> None:
         if not is_number(self.bake_seconds) or self.bake_seconds < 0:
             msg = f"{where}: bake_seconds must be a number >= 0, got {self.bake_seconds!r}"
@@ -199,18 +253,67 @@ class Rollout:
             raise ConfigError(msg)
         if self.bake_share < 1 and not self.bake_seconds:
             raise ConfigError(f"{where}: bake_share without bake_seconds; say for how long")
-        if self.bake_seconds and self.bake_share < self.stages[-1].share:
+        if self.bake_seconds and self.bake_share < self.top_share:
             raise ConfigError(
                 f"{where}: bake_share {self.bake_share:g} is less than the last stage's "
-                f"{self.stages[-1].share:g}; shares must not fall"
+                f"{self.top_share:g}; shares must not fall"
             )
-        limits = any(item.test == "limit" for item in self.policy.guardrails)
+        limits = any(item.test in ("limit", "budget") for item in self.policy.guardrails)
         if self.bake_seconds and self.bake_share == 1 and not limits:
             raise ConfigError(
                 f"{where}: with bake_share 1 no control is left to compare with, and no guardrail "
                 "would see anything; keep some, such as bake_share = 0.95, or add a guardrail "
                 "with test = 'limit'"
             )
+
+    @property
+    def is_contest(self) -> bool:
+        """Whether several treatments were planned, of which one may win."""
+        return bool(self.rivals or self.dropped)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The treatments still in."""
+        return (self.treatment, *self.rivals)
+
+    @property
+    def arm_policy(self) -> Policy:
+        """What each treatment is judged by: alpha and beta are shared by all that were planned."""
+        planned = len(self.arms) + len(self.dropped)
+        if planned == 1:
+            return self.policy
+        # The units of one comparison, as if only they were split at the last stage's share.
+        control, treated = 1 - self.top_share, self.top_share / planned
+        units = self.policy.planned_units / planned / ((control + treated) or 1.0)
+        return replace(
+            self.policy,
+            alpha=self.policy.alpha / planned,
+            beta=self.policy.beta / planned,
+            planned_units=max(1, round(units)),
+        )
+
+    @property
+    def top_share(self) -> float:
+        """The largest share that treatment has before promotion, in [0, 1]."""
+        return self.stages[-1].share if self.ramp is None else self.ramp.max_share
+
+    @property
+    def ramped(self) -> str | None:
+        """Key of the metric that bounds the ramp; None where nothing does."""
+        if self.ramp is None:
+            return None
+        counted = [item.metric for item in self.policy.guardrails if item.test == "canary"]
+        return next((key for key in counted if self.ramp.metric in ("", key)), None)
+
+    @property
+    def growing(self) -> bool:
+        """Whether it is on a ramp that has not reached its largest share."""
+        on_it = self.ramp is not None and self.stage_index + 1 == len(self.stages)
+        return (
+            on_it
+            and self.state not in ("ready", "bake")
+            and self.last_share < self.top_share - _DUST
+        )
 
     @classmethod
     def plan(
@@ -231,6 +334,8 @@ class Rollout:
         approval: Approval = "auto",
         bake_seconds: float = 0.0,
         bake_share: float = 1.0,
+        ramp: Ramp | None = None,
+        rivals: tuple[str, ...] = (),
     ) -> Self:
         """A draft in which control still answers everyone.
 
@@ -252,7 +357,17 @@ class Rollout:
             approval: "auto", or "manual" to promote by hand.
             bake_seconds: how long a promoted treatment stays watched.
             bake_share: share of units that treatment answers meanwhile, in (0, 1].
+            ramp: how the share grows, in place of canary stages; shadow stages may come before.
+            rivals: further treatments; each is compared with control, and one may win.
         """
+        if ramp is not None:
+            grown = Stage(
+                name="ramp",
+                share=ramp.first_share,
+                min_units=ramp.min_units,
+                min_seconds=ramp.min_seconds,
+            )
+            stages = (grown,) if stages is DEFAULT_STAGES else (*stages, grown)
         rules = policy or Policy(guardrails=(Guardrail(metric="error"),))
         declared = {item.key for item in metrics}
         counted = tuple(
@@ -283,61 +398,9 @@ class Rollout:
             approval=approval,
             bake_seconds=bake_seconds,
             bake_share=bake_share,
+            ramp=ramp,
+            rivals=rivals,
             inherits=salt is None and not layer and not holdouts and targeting is None,
-        )
-
-    @classmethod
-    def from_toml(cls, path: Path) -> Self:
-        """A draft from a plan file; see `docs/rollouts.md` for its keys.
-
-        Raises:
-            ConfigError: the file is not TOML, or does not describe a rollout.
-        """
-        import tomllib  # noqa: PLC0415 - brings seven modules that most serving code never needs
-
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            msg = f"cannot read the plan {path}: {error}"
-            raise ConfigError(msg) from None
-        known = dict.fromkeys(
-            (
-                *("key", "experiment", "control", "treatment", "salt", "layer", "holdouts"),
-                *("targeting", "policy", "stages", "metrics"),
-                *("mode", "approval", "bake_seconds", "bake_share"),
-            )
-        )
-        for name in data:
-            if name not in known:
-                msg = f"plan {path}: unknown key {name!r}{hint(name, known)}"
-                raise ConfigError(msg)
-        for name in ("key", "experiment", "control", "treatment"):
-            if name not in data:
-                msg = f"plan {path}: no {name!r}"
-                raise ConfigError(msg)
-        for name in ("stages", "metrics", "holdouts"):
-            if not isinstance(data.get(name, []), list):
-                msg = f"plan {path}: {name} must be a list of tables, got {data[name]!r}"
-                raise ConfigError(msg)
-        check_name(data["control"], f"plan {path}: control")
-        return cls.plan(
-            data["key"],
-            experiment=data["experiment"],
-            control=data["control"],
-            treatment=data["treatment"],
-            salt=data.get("salt"),
-            layer=data.get("layer", ""),
-            holdouts=tuple(data.get("holdouts", ())),
-            targeting=data.get("targeting"),
-            policy=Policy.from_dict(data["policy"]) if "policy" in data else None,
-            stages=tuple(build(Stage, item, "stage") for item in data["stages"])
-            if "stages" in data
-            else DEFAULT_STAGES,
-            metrics=tuple(Metric.from_dict(item) for item in data.get("metrics", ())),
-            mode=data.get("mode", "enforce"),
-            approval=data.get("approval", "auto"),
-            bake_seconds=data.get("bake_seconds", 0.0),
-            bake_share=data.get("bake_share", 1.0),
         )
 
     @classmethod
@@ -355,6 +418,8 @@ class Rollout:
             values["experiment"] = Experiment.from_dict(values["experiment"])
             values["policy"] = Policy.from_dict(values["policy"])
             values["stages"] = tuple(build(Stage, item, "stage") for item in values["stages"])
+            if values.get("ramp") is not None:
+                values["ramp"] = build(Ramp, values["ramp"], "ramp")
             values["allocations"] = tuple(
                 (int(epoch), dict(shares)) for epoch, shares in values["allocations"]
             )
@@ -370,8 +435,13 @@ class Rollout:
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         data["experiment"] = self.experiment.to_dict()
         data["policy"] = self.policy.to_dict()
+        data["ramp"] = None if self.ramp is None else asdict(self.ramp)
         data["stages"] = [asdict(stage) for stage in self.stages]
         data["allocations"] = [[epoch, dict(shares)] for epoch, shares in self.allocations]
+        for name in ("rivals", "dropped"):  # left out where they say nothing
+            data[name] = list(data[name])
+            if not data[name]:
+                del data[name]
         return data
 
     @property
@@ -403,8 +473,9 @@ class Rollout:
 
     @property
     def last_share(self) -> float:
-        """Share of units that treatment answers as things stand, in [0, 1]."""
-        return self.experiment.weights.get(self.treatment, 0.0)
+        """Share of units that the treatments still in answer as things stand, in [0, 1]."""
+        weights = self.experiment.weights
+        return sum(weights.get(arm, 0.0) for arm in self.arms)
 
     @property
     def last_epoch(self) -> int:
@@ -432,14 +503,16 @@ def _check_watched(where: str, policy: Policy, experiment: Experiment) -> None:
                 "metric with kind = 'proportion' and direction = 'decrease', or use "
                 "test = 'difference'"
             )
-        if guardrail.test == "limit" and metric.missing == "zero":
+        early = metric.missing == "zero" and metric.window_seconds is None
+        if guardrail.test == "limit" and early:
             raise ConfigError(
                 f"{where}: guardrail {guardrail.metric!r} holds a rate to a limit, and missing "
                 "'zero' takes units for good before their outcome is known; use 'exclude', and "
-                "record 0 when all is well"
+                "record 0 when all is well, or set window_seconds"
             )
-        if metric.aggregate == "last":
+        if not metric.final:
             raise ConfigError(
                 f"{where}: guardrail {guardrail.metric!r} counts bad events, and aggregate "
-                "'last' takes one back when the next outcome is good; use 'max' or 'first'"
+                f"{metric.aggregate!r} takes one back when the next outcome is good; use "
+                "'first', or 'max' where no threshold is below, or set window_seconds"
             )

@@ -21,7 +21,7 @@ from abkit.compiler import compile_experiment
 from abkit.decision import Action, Decision, Guardrail, Objective, Policy
 from abkit.errors import TransitionError
 from abkit.metrics import Metric
-from abkit.rollout import STATE_OF, Rollout, Stage
+from abkit.rollout import STATE_OF, Ramp, Rollout, Stage
 
 POLICY = Policy(guardrails=(Guardrail(metric="error"),), objectives=(Objective(metric="clicks"),))
 UNITS = [f"unit-{i}" for i in range(100)]
@@ -58,6 +58,7 @@ class RolloutMachine(RuleBasedStateMachine):
         mode=st.sampled_from(["enforce", "enforce", "notify"]),
         approval=st.sampled_from(["auto", "auto", "manual"]),
         bakes=st.booleans(),
+        is_ramp=rarely,
     )
     def plan(
         self,
@@ -68,8 +69,13 @@ class RolloutMachine(RuleBasedStateMachine):
         mode: Literal["enforce", "notify"],
         approval: Literal["auto", "manual"],
         bakes: bool,
+        is_ramp: bool,
     ) -> None:
         self.now = 1000.0
+        ramp = Ramp(start_share=0.01, max_share=0.6) if is_ramp else None
+        if ramp is not None:
+            stages = tuple(stage for stage in stages if stage.mode == "shadow")
+        can_bake = bakes and (ramp is not None or stages[-1].share < 1)
         self.first_epoch = epoch
         self.rollout = Rollout.plan(
             "plan",
@@ -82,8 +88,9 @@ class RolloutMachine(RuleBasedStateMachine):
             salt=f"salt{epoch}",
             mode=mode,
             approval=approval,
-            bake_seconds=60.0 if bakes and stages[-1].share < 1 else 0.0,
-            bake_share=max(0.95, stages[-1].share) if bakes and stages[-1].share < 1 else 1.0,
+            bake_seconds=60.0 if can_bake else 0.0,
+            bake_share=max([0.95, *(stage.share for stage in stages)]) if can_bake else 1.0,
+            ramp=ramp,
         )
         if not is_draft:
             self.start()
@@ -156,7 +163,7 @@ class RolloutMachine(RuleBasedStateMachine):
             rests
             or action not in {"advance", "promote"}
             or (action == "promote") == is_last
-            or (action == "advance" and before.mode == "notify")
+            or (action == "advance" and (before.mode == "notify" or before.growing))
         )
         if not is_legal:
             with pytest.raises(TransitionError):
@@ -167,7 +174,7 @@ class RolloutMachine(RuleBasedStateMachine):
         if self.rollout.state == before.state and action != "advance":
             assert self.rollout == before
         if action == "advance" and not rests:
-            climbs = before.mode == "enforce"
+            climbs = before.mode == "enforce" and not before.growing
             assert self.rollout.stage_index == before.stage_index + climbs
 
     @staticmethod
@@ -188,18 +195,37 @@ class RolloutMachine(RuleBasedStateMachine):
             return {"shadow", "canary", "switched"}
         return {known.get(before.state, usual).get(action, before.state)}
 
+    @rule(share=st.sampled_from([0.001, 0.02, 0.2, 0.6, 0.9]))
+    def grow(self, share: float) -> None:
+        """A judge that lets a ramp grow: it stays in its stage, and never passes the largest."""
+        before = self.rollout
+        if not before.live or not before.growing:
+            return
+        decision = Decision(action="advance", reasons=("it may",), next_share=share)
+        rests = before.state == "hold" or before.mode == "notify"
+        if not rests and share <= before.last_share:
+            with pytest.raises(TransitionError):
+                machine.advance(before, decision, now=self.tick())
+            return
+        self.step(machine.advance(before, decision, now=self.tick()))
+        assert self.rollout.stage_index == before.stage_index
+        grown = before.last_share if rests else min(share, 0.6)
+        assert self.rollout.last_share == pytest.approx(grown, abs=1e-9)
+        assert len(self.rollout.allocations) == len(before.allocations) + (not rests)
+
     @rule(is_meant=rarely)
     def skip(self, *, is_meant: bool) -> None:
         before = self.rollout
         if not is_meant:
             return
-        at_end = before.stage_index + 1 == len(before.stages)
+        at_end = before.stage_index + 1 == len(before.stages) and not before.growing
         if not before.live or at_end or before.state in {"ready", "bake"}:
             with pytest.raises(TransitionError):
                 machine.skip(before, now=self.tick(), reason="go", actor="ann")
             return
         self.person = machine.skip(before, now=self.tick(), reason="go", actor="ann")
-        assert self.person.stage_index == before.stage_index + 1
+        assert self.person.stage_index == before.stage_index + (not before.growing)
+        assert self.person.last_share >= before.last_share
         self.check_epoch(before, self.person)
         self.check_treated(before, self.person)
         self.rollout = self.person
@@ -271,7 +297,9 @@ class RolloutMachine(RuleBasedStateMachine):
             assert count == len(UNITS)
         weight = rollout.experiment.weights.get("new", 0.0)
         if rollout.state in {"shadow", "canary", "switched"}:
-            assert abs(weight - rollout.stage.share) < 1e-12
+            is_ramp = rollout.ramp is not None and rollout.stage.name == "ramp"
+            most = rollout.top_share if is_ramp else rollout.stage.share
+            assert rollout.stage.share - 1e-12 < weight < most + 1e-12
         assert (rollout.experiment.shadow == "new") == (
             rollout.live and rollout.state != "bake" and rollout.stage.mode == "shadow"
         )

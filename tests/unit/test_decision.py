@@ -69,6 +69,12 @@ def test_the_thresholds_share_alpha_among_guardrails_and_not_beta_among_rules() 
     assert POLICY.promote_threshold == PROMOTE
 
 
+def test_a_budget_costs_no_alpha() -> None:
+    budget = Guardrail(metric="late", test="budget", budget=5)
+    assert replace(POLICY, guardrails=(*POLICY.guardrails, budget)).halt_threshold == HALT
+    assert Policy(guardrails=(budget,)).halt_threshold == 100
+
+
 # Halt
 
 
@@ -350,7 +356,7 @@ UNLAWFUL: dict[str, tuple[Any, list[str]]] = {
     "bad metric": ({"guardrails": [{"metric": "A b"}]}, ["guardrail metric", "'A b'", "a-z 0-9"]),
     "bad test": (
         {"guardrails": [{"metric": "x", "test": "t"}]},
-        ["guardrail 'x'", "canary, limit, difference", "'t'"],
+        ["guardrail 'x'", "canary, limit, difference, budget", "'t'"],
     ),
     "margin 0": ({"guardrails": [{"metric": "x", "margin": 0}]}, ["margin", "above 0", "0"]),
     "margin below": ({"guardrails": [{"metric": "x", "margin": -1}]}, ["margin", "-1"]),
@@ -368,6 +374,15 @@ UNLAWFUL: dict[str, tuple[Any, list[str]]] = {
     "limit 1": (
         {"guardrails": [{"metric": "x", "test": "limit", "limit": 1}]},
         ["limit", "between 0 and 1", "1"],
+    ),
+    "budget without test": (
+        {"guardrails": [{"metric": "x", "budget": 5}]},
+        ["'x'", "budget goes with test='budget'"],
+    ),
+    "test without budget": ({"guardrails": [{"metric": "x", "test": "budget"}]}, ["'x'", "budget"]),
+    "budget in parts": (
+        {"guardrails": [{"metric": "x", "test": "budget", "budget": 1.5}]},
+        ["budget", "whole number >= 0", "1.5"],
     ),
     "bad rule": (
         {"guardrails": ONE, "objectives": [{"metric": "x", "rule": "best"}]},

@@ -16,7 +16,6 @@ from abkit.rollout import DEFAULT_STAGES, Rollout, Stage, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 POLICY = Policy(guardrails=(Guardrail(metric="error"),), objectives=(Objective(metric="clicks"),))
 SHADOW = Stage(name="shadow", mode="shadow", requires=("clicks",))
@@ -425,113 +424,6 @@ def test_a_plan_without_details_is_a_canary_on_errors() -> None:
         plan.experiment.salt
         != Rollout.plan("a", experiment="x", control="v1", treatment="v2").experiment.salt
     )
-
-
-TOML = """
-key = "ranker-v2"
-experiment = "ranker"
-control = "v1"
-treatment = "v2"
-salt = "fixed"
-
-[[metrics]]
-key = "clicks"
-kind = "proportion"
-
-[policy]
-alpha = 0.02
-guardrails = [{ metric = "error", margin = 0.5 }]
-objectives = [{ metric = "clicks", rule = "non_inferior", margin = 0.01 }]
-
-[[stages]]
-name = "shadow"
-mode = "shadow"
-
-[[stages]]
-name = "5 %"
-share = 0.05
-requires = ["clicks"]
-"""
-
-
-def test_a_plan_file_says_the_same_as_a_plan(tmp_path: Path) -> None:
-    file = tmp_path / "plan.toml"
-    file.write_text(TOML, encoding="utf-8")
-    assert Rollout.from_toml(file) == Rollout.plan(
-        "ranker-v2",
-        experiment="ranker",
-        control="v1",
-        treatment="v2",
-        salt="fixed",
-        metrics=(Metric(key="clicks", kind="proportion"),),
-        policy=Policy(
-            alpha=0.02,
-            guardrails=(Guardrail(metric="error", margin=0.5),),
-            objectives=(Objective(metric="clicks", rule="non_inferior", margin=0.01),),
-        ),
-        stages=(
-            Stage(name="shadow", mode="shadow"),
-            Stage(name="5 %", share=0.05, requires=("clicks",)),
-        ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ('key = "ranker-v2"', "", ["plan.toml", "no 'key'"]),
-        ('control = "v1"', "", ["plan.toml", "no 'control'"]),
-        ('control = "v1"', 'control = "v2"', ["treatment and control are both 'v2'"]),
-        ('control = "v1"', 'control = ["v1"]', ["control", "['v1']"]),
-        ('treatment = "v2"', "treatment = 2", ["treatment", "2", "lawful name"]),
-        ('key = "ranker-v2"', 'key = "../v2"', ["rollout key", "'../v2'"]),
-        ('salt = "fixed"', 'seed = "x"', ["plan.toml", "unknown key 'seed'"]),
-        ('salt = "fixed"', "salt = 5", ["salt", "5"]),
-        ("alpha = 0.02", "alpha = 2", ["policy: alpha", "2"]),
-        ("share = 0.05", "share = 5", ["stage '5 %'", "share 5", "above 0 to 1"]),
-        ("share = 0.05", 'share = "5 %"', ["stage '5 %'", "share must be a number", "'5 %'"]),
-        ("share = 0.05", "share = 0.0", ["stage '5 %'", "share 0.0", "'canary'"]),
-        ('mode = "shadow"', "share = 0.5", ["must not fall", "[0.5, 0.05]"]),
-        ('mode = "shadow"', 'mode = "dark"', ["mode", "shadow, canary, switch", "'dark'"]),
-        ('requires = ["clicks"]', 'requires = ["views"]', ["'5 %'", "'views'", "clicks, error"]),
-        ('requires = ["clicks"]', 'requires = "clicks"', ["requires", "list", "'clicks'"]),
-        ('requires = ["clicks"]', "requires = 5", ["requires", "list", "5"]),
-        ('requires = ["clicks"]', 'requires = [["clicks"]]', ["required metric", "['clicks']"]),
-        ('requires = ["clicks"]', "min_units = -1", ["min_units", ">= 0", "-1"]),
-        ('requires = ["clicks"]', "min_seconds = -1", ["min_seconds", ">= 0", "-1"]),
-        ('requires = ["clicks"]', "min_units = 1.5", ["min_units", "whole", "1.5"]),
-        ('requires = ["clicks"]', "wait = 1", ["stage", "'wait'", "known are"]),
-        ('name = "5 %"', "", ["stage", "no 'name'"]),
-        ('name = "5 %"', 'name = ""', ["name", "1 to 64", "''"]),
-        ('kind = "proportion"', 'kind = "rate"', ["metric 'clicks'", "kind", "'rate'"]),
-        ("[[metrics]]", "[metrics]", ["plan.toml", "metrics must be a list"]),
-        ("[policy]", "[policy", ["cannot read the plan", "plan.toml"]),
-    ],
-)
-def test_an_unlawful_plan_is_named_with_its_value(
-    tmp_path: Path, old: str, new: str, words: list[str]
-) -> None:
-    assert old in TOML
-    file = tmp_path / "plan.toml"
-    file.write_text(TOML.replace(old, new), encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        Rollout.from_toml(file)
-    message = str(caught.value)
-    assert [word for word in words if word not in message] == [], message
-
-
-@pytest.mark.parametrize("stages", ["stages = 3", "stages = ['5 %']", "stages = []"])
-def test_stages_that_are_no_list_of_tables_are_refused(tmp_path: Path, stages: str) -> None:
-    file = tmp_path / "plan.toml"
-    head = TOML[: TOML.index("[[metrics]]")]
-    file.write_text(head + stages, encoding="utf-8")
-    with pytest.raises(ConfigError, match="stage"):
-        Rollout.from_toml(file)
-
-
-def test_a_plan_file_that_is_absent_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read the plan .*nowhere\.toml"):
-        Rollout.from_toml(tmp_path / "nowhere.toml")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""The judge: observations -> evidence -> decision, as a fold that can be replayed to the bit.
+
+The judge sees cumulative counts and moments, never events. Between two looks it takes the
+increments as blocks, so a look costs what is new. Because every step is a pure function of the
+observations, `replay` recomputes all decisions of a rollout from its records.
+
+`counts` makes blocks of bad events, `evidence` compares cumulative statistics, `place` says where
+the rollout stands, `growth` how far a ramp may go, `state` is what is kept between looks and
+`checkpoint` keeps it on disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from abkit.decision import Decision, Evidence, decide
+from abkit.judge.counts import counted_alone, fresh, updated
+from abkit.judge.evidence import (
+    budget_guardrail,
+    counted_guardrail,
+    difference_guardrail,
+    objective_evidence,
+    with_peak,
+)
+from abkit.judge.growth import bound_after, growth_of
+from abkit.judge.place import alarms_of, place_of
+from abkit.judge.state import GuardrailState, JudgeState
+from abkit.observation import Observation
+from abkit.rollout import Rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+__all__ = ["GuardrailState", "JudgeState", "judge", "replay", "taken_again"]
+
+
+def judge(
+    rollout: Rollout, state: JudgeState, observation: Observation
+) -> tuple[Decision, JudgeState]:
+    """Take one look.
+
+    Args:
+        rollout: where the rollout is; its policy says what is watched.
+        state: what the looks before have left; `JudgeState()` at the first.
+        observation: cumulative counts and moments now.
+
+    Returns:
+        The decision, and the state for the next look.
+    """
+    states: dict[str, GuardrailState] = {}
+    evidence: list[Evidence] = []
+    bound = state.bound
+    for guardrail in rollout.policy.guardrails:
+        if guardrail.test == "budget":
+            evidence.append(budget_guardrail(rollout, guardrail, observation))
+            continue
+        if not counted_alone(rollout, guardrail):
+            evidence.append(difference_guardrail(rollout, guardrail, observation, None))
+            continue
+        before = state.guardrails.get(guardrail.metric) or fresh(guardrail)
+        after, blocks = updated(rollout, guardrail, before, observation)
+        states[guardrail.metric] = after
+        bound = bound_after(rollout, guardrail.metric, bound, blocks)
+        show = difference_guardrail if guardrail.test == "difference" else counted_guardrail
+        evidence.append(show(rollout, guardrail, observation, after))
+    evidence += [
+        objective_evidence(rollout, item, observation) for item in rollout.policy.objectives
+    ]
+    evidence = [with_peak(rollout, item, state, observation) for item in evidence]
+    place = place_of(rollout, observation, growth_of(rollout, observation, bound))
+    accepted = state.accepted
+    if state.since is not None and rollout.expires_from != state.since:
+        accepted = observation.exposures
+    alarms = alarms_of(rollout, observation, accepted)
+    decision = decide(rollout.policy, tuple(evidence), place, alarms)
+    peaks: dict[tuple[str, str], float] = {
+        (item.role, item.metric): item.e_promote for item in evidence
+    }
+    return decision, JudgeState(states, peaks, rollout.expires_from, accepted, bound)
+
+
+def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Take all decisions of one rollout again, from the counts in their records.
+
+    Args:
+        records: decision records of one rollout, in the order of their looks.
+
+    Returns:
+        One line per decision that comes out differently; empty if all agree to the bit.
+    """
+    return [
+        f"look {record['look']}: {name} was {record.get(name)!r}, is {value!r}"
+        for record, decision, _ in taken_again(records)
+        for name, value in decision.to_dict().items()
+        if record.get(name) != value
+    ]
+
+
+def taken_again(
+    records: Iterable[Mapping[str, Any]], state: JudgeState | None = None
+) -> Iterator[tuple[Mapping[str, Any], Decision, JudgeState]]:
+    """Each record with the decision that its counts lead to, and the state after it.
+
+    Args:
+        records: decision records of one rollout, in the order of their looks.
+        state: what the looks before the first of them have left; none by default.
+    """
+    state = state or JudgeState()
+    for record in records:
+        rollout = Rollout.from_dict(record["rollout_state"])
+        decision, state = judge(rollout, state, Observation.from_dict(record["observation"]))
+        yield record, decision, state

@@ -1,7 +1,7 @@
 """The controller: one tick loads events, looks, decides, advances and publishes.
 
 It is the only ingester of its workspace. It keeps no state that it could not rebuild: a
-restarted controller replays the recorded observations and goes on.
+restarted controller replays the recorded observations since its last checkpoint and goes on.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ from abkit.decision import sha256_of
 from abkit.errors import AbkitError, TransitionError
 from abkit.events import Decided
 from abkit.judge import JudgeState, judge, taken_again
+from abkit.judge.checkpoint import Checkpoint
 from abkit.log import SegmentWriter
 from abkit.machine import advance
 from abkit.store.ingest import Ingested, Ingester
+from abkit.trail import AUDIT, head_record
 from abkit.workspace import Workspace
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from abkit.decision import Decision
     from abkit.observation import Observation
     from abkit.rollout import Rollout
+    from abkit.trail import Head
 
 DECISION_SCHEMA = "abkit.decision/v1"
+CHECKPOINT_LOOKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class Controller:
         workspace: the workspace folder.
         mend: move a damaged store aside and make a new one from the log.
         clock: seconds since 1970 in UTC.
+        checkpoint_looks: looks between two checkpoints of the judge, >= 1.
 
     Raises:
         StoreBusyError: another controller runs on this workspace.
@@ -105,6 +111,7 @@ class Controller:
         *,
         mend: bool = False,
         clock: Callable[[], float] = time.time,
+        checkpoint_looks: int = CHECKPOINT_LOOKS,
     ) -> None:
         """Take the ingester's lock and open the store."""
         self.workspace = (
@@ -112,9 +119,11 @@ class Controller:
         )
         self.workspace.create()
         self._clock = clock
+        self._checkpoint_looks = max(1, checkpoint_looks)
         self._ingester = Ingester(self.workspace, clock=clock, mend=mend)
         self._log = SegmentWriter(self.workspace.log_path, durability="os", clock=clock)
         self._memory: dict[str, _Memory] = {}
+        self._head: Head | None = None
 
     def __enter__(self) -> Self:
         """The controller itself."""
@@ -155,7 +164,8 @@ class Controller:
                 damaged.append(f"{rollout.key}: no look could be taken: {error}")
             else:
                 taken += [] if item is None else [item]
-        if taken:
+        is_noted = self._note_head()
+        if taken or is_noted:
             ingested += self._ingester.ingest()  # the decisions themselves
         self._ingester.publish()
         return Tick(ingested, tuple(taken), tuple(damaged))
@@ -220,23 +230,54 @@ class Controller:
         if not written and decision.action != "halt":
             return None  # only what protects people is done without being written down
         self._memory[rollout.key] = _Memory(state, moved.looks, observation.total_units, news)
+        if written and moved.looks % self._checkpoint_looks == 0:
+            kept = Checkpoint(rollout.key, moved.looks, record["decision_id"], state)
+            kept.write(self._checkpoint_path(rollout.key))
         try:
-            self.workspace.put(moved, expected_version=rollout.version)
+            self.workspace.put(
+                moved, expected_version=rollout.version, decision_id=record["decision_id"]
+            )
         except TransitionError:
             # An operator moved it meanwhile: a halt stands all the same, the rest looks again.
             if decision.action == "halt":
-                self._halt_again(rollout.key, moved.reason)
+                self._halt_again(rollout.key, moved.reason, record["decision_id"])
             return None
         return Taken(moved, decision, changed=moved.version != rollout.version)
 
-    def _halt_again(self, key: str, reason: str) -> None:
+    def _halt_again(self, key: str, reason: str, decision_id: str = "") -> None:
         with contextlib.suppress(TransitionError):  # over already
-            self.workspace.halt(key, reason=reason, actor="abkit")
+            self.workspace.act(key, "halt", reason=reason, actor="abkit", decision_id=decision_id)
+
+    def _note_head(self) -> bool:
+        """Write the head of the audit trail into the event log, where it has moved."""
+        head = self.workspace.audit_head()
+        if head is None or head == self._head:
+            return False
+        now = self._clock()
+        record = {"rollout": AUDIT, "look": head.count, **head_record(head, now)}
+        event = Decided(now, AUDIT, head.count, json.dumps(record))
+        if not self._log.append(event.to_record(), AUDIT, ""):
+            return False
+        self._head = head
+        return True
+
+    def _checkpoint_path(self, key: str) -> Path:
+        return self.workspace.store_path / f"{key}.judge.json"
 
     def _recall(self, rollout: Rollout) -> _Memory:
-        """Replay the observations recorded before this controller started."""
+        """Replay the observations recorded before this controller started, from a checkpoint on."""
         memory, halt = _Memory(), ""
-        for record, decision, state in taken_again(self._ingester.decisions(rollout.key)):
+        records: list[dict[str, Any]] = []
+        kept = Checkpoint.read(self._checkpoint_path(rollout.key), rollout=rollout.key)
+        if kept is not None:
+            records = self._ingester.decisions(rollout.key, first=kept.look)
+        if kept is not None and records and records[0].get("decision_id") == kept.decision_id:
+            memory.state, memory.looks = kept.state, kept.look
+            its = records.pop(0)
+            halt = str(its["reason"]) if its["action"] == "halt" else ""
+        else:
+            records = self._ingester.decisions(rollout.key)
+        for record, decision, state in taken_again(records, memory.state):
             memory.state, memory.looks = state, int(record["look"])
             halt = "; ".join(decision.reasons) if decision.action == "halt" else ""
         if halt:  # recorded, and cut off before it was acted on
@@ -283,7 +324,7 @@ def decision_record(
         "look": look,
         "time": observation.time,
         "stage": before.stage.name,
-        "share": before.stage.share,
+        "share": before.last_share,
         "state": after.state,
         **decision.to_dict(),
         "halt_threshold": before.policy.halt_threshold,

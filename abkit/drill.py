@@ -122,7 +122,7 @@ def drill(workspace: Workspace, key: str, *, workers: int = 4) -> Drill:
 
 
 def _copied(workspace: Workspace, folder: Path) -> Workspace:
-    copy = Workspace(folder)
+    copy = Workspace(folder, keeps_head=False)
     copy.create()
     for name in _STATE:
         for path in (workspace.path / name).glob("*.json"):

@@ -10,6 +10,7 @@
       holdouts/<key>.json        units kept out of experiments
       rollouts/<key>.json        one state file per rollout, compared and set on its version
       log/<writer>/<number>.seg  exposures, outcomes and decisions: the truth
+      audit/log.jsonl            who moved what, when and why: see `abkit.trail`
       store/                     DuckDB: an index of the log, rebuilt from it at any time
 
 A halt or a rollback writes a state file and the snapshot. It needs neither DuckDB nor a running
@@ -46,6 +47,9 @@ from abkit.snapshot import Snapshot, by_key, write_atomically
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from abkit.trail import Head, Trail
+    from abkit.trail.state import Item
+
 _Part = TypeVar("_Part", Layer, Holdout)
 
 Verb = Literal["hold", "resume", "skip", "promote", "halt"]
@@ -58,10 +62,16 @@ class Workspace:
     Args:
         path: the folder.
         clock: seconds since 1970 in UTC.
+        keeps_head: whether the head of its trail goes to the file that ABKIT_AUDIT_HEAD names;
+            not so for a copy.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Callable[[], float] = time.time,
+        keeps_head: bool = True,
     ) -> None:
         """Remember the paths; nothing is read or made."""
         self.path = Path(path)
@@ -73,6 +83,9 @@ class Workspace:
         self._layers = self.path / "layers"
         self._holdouts = self.path / "holdouts"
         self._clock = clock
+        self._keeps_head = keeps_head
+        self._kept_trail: Trail | None = None
+        self._parts_seen: tuple[int, ...] = ()
 
     def create(self) -> None:
         """Make the folder and what belongs in it, readable by the owner alone.
@@ -156,6 +169,7 @@ class Workspace:
             if (self._rollouts / f"{rollout.key}.json").exists():
                 msg = f"there is a rollout {rollout.key!r} already; pick another key"
                 raise TransitionError(msg)
+            self._trail.check()
             now, key = self._clock(), rollout.experiment.key
             if rollout.mode == "dry_run":
                 return self._observe(rollout, now=now, actor=actor)
@@ -197,11 +211,15 @@ class Workspace:
             started = machine.start(rollout, now=now, epoch=max(epochs, default=0) + 1, actor=actor)
             parts = self._parts(self._last_snapshot())
             revise.check_fit([started.experiment], parts, others=set())
-            for rival in rivals:
-                if rival.state == "promoted":
-                    self._write(machine.superseded(rival, now=now, by=rollout.key))
-            self._write(started)
-            self._publish()
+            moves: list[tuple[Rollout | None, Rollout]] = [
+                (rival, machine.superseded(rival, now=now, by=rollout.key))
+                for rival in rivals
+                if rival.state == "promoted"
+            ]
+            moves.append((None, started))
+            for _, moved in moves:
+                self._write(moved)
+            self._record(moves, self._publish())
         return started
 
     def _observe(self, rollout: Rollout, *, now: float, actor: str) -> Rollout:
@@ -216,6 +234,7 @@ class Workspace:
             )
         started = machine.observe(rollout, published, now=now, actor=actor)
         self._write(started)
+        self._record([(None, started)], snapshot, now=now)
         return started
 
     def followed(self, rollout: Rollout) -> Rollout:
@@ -226,26 +245,37 @@ class Workspace:
         published = None if snapshot is None else snapshot.experiments.get(rollout.experiment.key)
         return rollout if published is None else machine.followed(rollout, published)
 
-    def put(self, rollout: Rollout, *, expected_version: int) -> None:
+    def put(self, rollout: Rollout, *, expected_version: int, decision_id: str = "") -> None:
         """Store the next state of a rollout and publish its allocation.
 
         Args:
             rollout: the state to store.
             expected_version: version of the stored state that it was made from.
+            decision_id: of the decision that led to it, for the trail.
 
         Raises:
             TransitionError: somebody else has moved the rollout meanwhile.
+            StoreError: it would grow, and the trail cannot be written.
         """
         with self._lock():
             stored = self.rollout(rollout.key)
             if stored.version != expected_version:
                 raise _moved_meanwhile(stored, expected_version)
+            if rollout.version != stored.version:
+                self._check_trail(rollout)
             self._write(rollout)
             if rollout.version != stored.version or not self._is_published(rollout):
-                self._publish()
+                self._record([(stored, rollout)], self._publish(), decision_id=decision_id)
 
     def act(
-        self, key: str, verb: Verb, *, reason: str, actor: str, expected_version: int | None = None
+        self,
+        key: str,
+        verb: Verb,
+        *,
+        reason: str,
+        actor: str,
+        expected_version: int | None = None,
+        decision_id: str = "",
     ) -> Rollout:
         """Move a rollout by a person's word.
 
@@ -256,6 +286,7 @@ class Workspace:
             reason: for the record.
             actor: who says so.
             expected_version: of the state that the person saw; None for whatever it is.
+            decision_id: of the decision that it carries out, for the trail.
 
         Raises:
             UnknownExperimentError: there is no such rollout.
@@ -274,8 +305,9 @@ class Workspace:
                 if not self._is_published(stored):
                     self._publish()
                 raise
+            self._check_trail(moved)
             self._write(moved)
-            self._publish()
+            self._record([(stored, moved)], self._publish(), verb=verb, decision_id=decision_id)
         return moved
 
     def halt(self, key: str, *, reason: str, actor: str) -> Rollout:
@@ -310,8 +342,17 @@ class Workspace:
         *experiments: Experiment,
         layers: Iterable[Layer] = (),
         holdouts: Iterable[Holdout] = (),
+        actor: str = "operator",
+        reason: str = "published",
     ) -> Snapshot:
         """Store experiments that have no rollout, layers and holdouts; publish the snapshot.
+
+        Args:
+            experiments: what to publish.
+            layers: the same.
+            holdouts: the same.
+            actor: who publishes, for the trail.
+            reason: why, for the trail.
 
         Raises:
             ConfigError: a rollout owns one of the keys, an experiment names a layer or holdout
@@ -350,17 +391,25 @@ class Workspace:
             )
             revise.check_fit(changed.values(), wanted, others={*stored, *owned})
             revise.check_live(owned.values(), before=parts, after=wanted)
-            for folder, items in (
-                (self._layers, wanted[0]),
-                (self._holdouts, wanted[1]),
-                (self._experiments, changed),
+            if not experiments or any(item.state != "killed" for item in experiments):
+                self._trail.check()  # only what protects people is done without a line
+            moves: list[tuple[Item | None, Item]] = []
+            for folder, items, known in (
+                (self._layers, wanted[0], parts[0]),
+                (self._holdouts, wanted[1], parts[1]),
+                (self._experiments, changed, stored),
             ):
+                moves += [(known.get(key), item) for key, item in items.items()]
                 for key, item in items.items():
                     write_atomically(folder / f"{key}.json", _json(item.to_dict()))
             for key in taken:
                 if over[key].state == "promoted":
-                    self._write(machine.superseded(over[key], now=self._clock(), by="publish"))
-            return self._publish()
+                    moved_on = machine.superseded(over[key], now=self._clock(), by="publish")
+                    self._write(moved_on)
+                    moves.append((over[key], moved_on))
+            snapshot = self._publish()
+            self._record(moves, snapshot, actor=actor, reason=reason)
+            return snapshot
 
     def _stored_experiments(self) -> dict[str, Experiment]:
         found: dict[str, Experiment] = {}
@@ -387,10 +436,78 @@ class Workspace:
         """
         with self._lock():
             readable = self.rollouts(on_damage=lambda _path, _error: None)
-            if all(self._is_published(item) for item in readable):
-                return False
-            self._publish()
-        return True
+            is_mended = not all(self._is_published(item) for item in readable)
+            if is_mended:
+                self._publish()
+            if not self._trail.mend(self._standing(readable), snapshot=self._version()):
+                self._parts_seen = ()  # look again
+        return is_mended
+
+    def standing(self) -> list[Item]:
+        """Rollouts, experiments, layers and holdouts as their files say, damaged ones left out."""
+        self._parts_seen = ()
+        return self._standing(self.rollouts(on_damage=lambda _path, _error: None))
+
+    def _standing(self, rollouts: list[Rollout]) -> list[Item]:
+        """The rollouts, and the rest too if its folders have changed since they were last read."""
+        folders = (self._experiments, self._layers, self._holdouts)
+        seen = tuple(item.stat().st_mtime_ns if item.is_dir() else 0 for item in folders)
+        if seen == self._parts_seen:
+            return [*rollouts]
+        self._parts_seen = seen
+        layers, holdouts = self._named(self._layers, Layer), self._named(self._holdouts, Holdout)
+        experiments = self._stored_experiments()
+        return [*rollouts, *experiments.values(), *layers.values(), *holdouts.values()]
+
+    def audit_head(self) -> Head | None:
+        """Count and hash of the trail; None before its first line."""
+        return self._trail.head()
+
+    @property
+    def _trail(self) -> Trail:
+        if self._kept_trail is None:
+            from abkit.trail import Trail  # noqa: PLC0415 - serving never needs it
+
+            self._kept_trail = Trail(self.path, clock=self._clock, keeps_head=self._keeps_head)
+        return self._kept_trail
+
+    def _check_trail(self, moved: Rollout) -> None:
+        """Refuse a move that cannot be written down, unless it protects people."""
+        if moved.state not in ("halted", "rolled_back", "hold"):
+            self._trail.check()
+
+    def _record(
+        self,
+        moves: Iterable[tuple[Item | None, Item]],
+        snapshot: Snapshot | None,
+        *,
+        verb: str = "",
+        decision_id: str = "",
+        actor: str = "",
+        reason: str = "",
+        now: float | None = None,
+    ) -> None:
+        """Write the lines of what was moved; a move stands although its line cannot be written."""
+        try:
+            from abkit.trail import Change  # noqa: PLC0415 - serving never needs it
+        except (ImportError, OSError):  # out of file descriptors, say; a halt stands all the same
+            return
+        changes = []
+        for before, after in moves:
+            # A rollout's own state says who and why.
+            said = {} if isinstance(after, Rollout) else {"actor": actor, "reason": reason}
+            changes.append(Change(before, after, verb=verb, decision_id=decision_id, **said))
+        version, published = (
+            (0, None) if snapshot is None else (snapshot.version, snapshot.published)
+        )
+        self._trail.record(changes, snapshot=version, now=published if now is None else now)
+
+    def _version(self) -> int:
+        """Of the snapshot as published; 0 for none."""
+        with contextlib.suppress(StoreError):
+            snapshot = self.snapshot()
+            return 0 if snapshot is None else snapshot.version
+        return 0
 
     def _is_published(self, rollout: Rollout) -> bool:
         """Whether the snapshot holds this rollout's allocation, or a newer one."""

@@ -37,6 +37,8 @@ def add_publish(commands: Commands) -> None:
     )
     parser.add_argument("workspace", type=Path)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--reason", default="published", help="for the audit trail")
+    parser.add_argument("--actor", default=os.environ.get("USER") or "operator")
     parser.set_defaults(run=_publish)
 
 
@@ -61,6 +63,8 @@ def _publish(options: argparse.Namespace) -> int:
         *(Experiment.from_dict(item) for item in found["experiments"]),
         layers=[Layer.from_dict(item) for item in found["layers"]],
         holdouts=[Holdout.from_dict(item) for item in found["holdouts"]],
+        actor=options.actor,
+        reason=options.reason,
     )
     print(f"snapshot {snapshot.version}")
     for name in _PARTS:
@@ -111,7 +115,7 @@ def _halt(options: argparse.Namespace) -> int:
         return 0
     found = _experiment(options.workspace, options.experiment)
     if found.state != "killed":
-        workspace.publish(found.kill())
+        workspace.publish(found.kill(), actor=options.actor, reason=options.reason)
     print(f"{found.key}: killed, control {found.control!r} for everyone")
     return 0
 

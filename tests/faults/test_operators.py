@@ -22,6 +22,7 @@ from abkit.log import LogReader
 from abkit.rollout import Rollout, Stage
 from abkit.snapshot import Snapshot, write_atomically
 from abkit.snapshot_server import serve_snapshot
+from abkit.trail import read_head, verify
 from abkit.workspace import Workspace
 from tests.faults.injected import run, wait_for
 
@@ -134,8 +135,42 @@ def holding(path: Path, *, is_held: bool) -> Iterator[None]:
 
 
 @pytest.mark.fault("audit tampering")
-def test_a_changed_or_cut_audit_log_is_found_out() -> None:
-    pytest.skip("the HMAC-chained audit log comes with rollouts")
+def test_a_changed_or_cut_audit_log_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABKIT_AUDIT_KEY", "a key of this test alone")
+    monkeypatch.setenv("ABKIT_AUDIT_HEAD", str(tmp_path / "head.json"))
+    workspace = Workspace(tmp_path / "workspace")
+    workspace.start(plan("r"))
+    for verb in ("hold", "resume", "halt"):
+        workspace.act("r", verb, reason="by hand", actor="ann")
+    log, heads = workspace.path / "audit" / "log.jsonl", [read_head(tmp_path / "head.json")]
+    content = log.read_bytes()
+    one, two, three, four = content.splitlines(keepends=True)
+    assert verify(workspace.path, heads=heads, items=workspace.standing()).passed
+    monkeypatch.setenv("ABKIT_AUDIT_KEY", "another key, of whoever forges")
+    forged = Workspace(tmp_path / "forged")
+    forged.start(plan("r"))
+    foreign = (forged.path / "audit" / "log.jsonl").read_bytes()
+    monkeypatch.setenv("ABKIT_AUDIT_KEY", "a key of this test alone")
+    tampered = {
+        "another actor": content.replace(b"ann", b"bob"),
+        "a line removed": one + three + four,
+        "two lines swapped": one + three + two + four,
+        "a line twice": one + two + two + three + four,
+        "the first line removed": two + three + four,
+        "the tail cut": one + two + three,
+        "the tail cut in mid-line": content[:-9],
+        "all of it gone": b"",
+        "forged with another key": foreign + two + three + four,
+        "signed by nobody": content.replace(b'"key_id":"', b'"key_id":"","was":"'),
+    }
+    for what, changed in tampered.items():
+        log.write_bytes(changed)
+        assert verify(workspace.path, heads=heads).problems, what
+    for place in range(0, len(content), 7):
+        log.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert verify(workspace.path).problems, place
 
 
 # Many followers, and a server that is slow

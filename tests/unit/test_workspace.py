@@ -458,7 +458,8 @@ def test_folders_and_files_are_for_their_owner_alone(workspace: Workspace) -> No
     everything = [workspace.path, *workspace.path.rglob("*")]
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in everything}
     folders = {path.name for path in everything if path.is_dir()}
-    assert folders == {"ws", "log", "store", "rollouts", "experiments", "layers", "holdouts"}
+    parts = {"experiments", "layers", "holdouts", "rollouts"}
+    assert folders == {"ws", "log", "store", "audit", *parts}
     assert {name: oct(mode) for name, mode in modes.items()} == {
         name: "0o700" if name in folders else "0o600" for name in modes
     }

@@ -36,7 +36,7 @@ from abkit.records import check_count, check_positive
 from abkit.snapshot import MAX_BYTES, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 PORT = 8300
 LOOPBACK = "127.0.0.1"
@@ -58,7 +58,7 @@ _PHRASES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Good:
+class GoodSnapshot:
     """A file that passed every check, ready to be sent."""
 
     snapshot: Snapshot
@@ -66,7 +66,7 @@ class _Good:
     packed: bytes
 
     @classmethod
-    def read(cls, path: Path) -> _Good:
+    def read(cls, path: Path) -> GoodSnapshot:
         """Read and check a file.
 
         Raises:
@@ -145,7 +145,7 @@ class SnapshotServer:
         self._max_connections = max_connections
         self._report = report
         self._clock = clock
-        self._good: _Good | None = None
+        self._good: GoodSnapshot | None = None
         self._signature: tuple[int, ...] = ()
         self._errors = 0
         self._last_error = ""
@@ -249,7 +249,7 @@ class SnapshotServer:
         self._refresh()
         if self._good is None:
             return 503, {"Retry-After": "1"}, b"there is no good snapshot yet\n"
-        return _snapshot_answer(self._good, request.headers)
+        return snapshot_answer(self._good, request.headers)
 
     def _is_allowed(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
@@ -276,7 +276,7 @@ class SnapshotServer:
             signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
             if signature == self._signature:
                 return
-            good = _Good.read(self._path)
+            good = GoodSnapshot.read(self._path)
             self._signature = signature
         except Exception as error:  # noqa: BLE001 - fail static: keep the last good one, count it
             if isinstance(error, AbkitError):
@@ -326,7 +326,7 @@ def serve_snapshot(
     check_token(token)
     check_positive("the snapshot server", "timeout_seconds", timeout_seconds)
     check_count("the snapshot server", "max_connections", max_connections, 1)
-    if not (token or is_open or _is_loopback(host)):
+    if not (token or is_open or is_loopback(host)):
         raise ConfigError(
             f"{host!r} can be reached from other machines, and a snapshot holds salts and unit "
             "ids: give a token, or allow it explicitly"
@@ -348,14 +348,18 @@ def serve_snapshot(
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _snapshot_answer(good: _Good, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+def snapshot_answer(
+    good: GoodSnapshot, headers: Mapping[str, str]
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body for a request; 304 where the asker has this content already."""
     checksum = good.snapshot.checksum
     is_packed = _takes_gzip(headers.get("accept-encoding", ""))
     # A strong tag stands for bytes, so the packed form has one of its own; either is known again.

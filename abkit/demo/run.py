@@ -23,11 +23,13 @@ from rich.table import Table
 
 from abkit.controller import Controller
 from abkit.demo.acts import acts
+from abkit.demo.desk import Desk
 from abkit.demo.models import ONE_THREAD, load_sample, train
 from abkit.demo.traffic import DemoClock
 from abkit.demo.worker import EXPERIMENT, Settings
 from abkit.errors import ConfigError, StoreError
 from abkit.experiment import Experiment
+from abkit.plan_file import read_plan
 from abkit.store.reader import StoreReader
 from abkit.workspace import Workspace
 
@@ -82,6 +84,7 @@ class ActFigures:
         looks: how often the judge looked.
         traffic_seconds: length of the rollout on the demo's clock.
         evidence: of the last look, by metric.
+        answer: what `abkit serve` answers at the end to whoever asks what to do.
         back_seconds: wall time from the decision to the last request that the treatment was
             given, over all processes; None where it was not taken back.
     """
@@ -99,6 +102,7 @@ class ActFigures:
     looks: int
     traffic_seconds: float
     evidence: tuple[dict[str, Any], ...]
+    answer: dict[str, Any]
     back_seconds: float | None = None
 
 
@@ -139,6 +143,9 @@ def main(
         space.publish(Experiment.create(EXPERIMENT, {models.teacher.name: 1.0}))
         fleet.wait_until_ready(models.fingerprint)
         controller = stack.enter_context(Controller(space, clock=clock))
+        controller.tick()  # there is something to be served
+        desk = stack.enter_context(Desk(folder))
+        console.print(f"decisions are served at {desk.url}/v1/rollouts")
         plan = acts(
             logistic=models.logistic.name,
             student=models.student.name,
@@ -146,16 +153,19 @@ def main(
             fast=fast,
         )
         rollouts: list[Rollout] = []
+        answers: list[dict[str, Any]] = []
         serving = models.teacher.name
         for act in plan:
             rollouts.append(_play(act, serving, space, controller, console))
             last = rollouts[-1]
+            answers.append(desk.decision(last.key))
+            console.print(f"  over HTTP: {_answer_text(answers[-1])}")
             serving = last.treatment if last.state == "promoted" else last.control
         reports = fleet.stop()
         controller.tick()
     figures = [
-        _figures(act, rollout, folder, clock, reports)
-        for act, rollout in zip(plan, rollouts, strict=True)
+        _figures(act, rollout, answer, folder=folder, clock=clock, reports=reports)
+        for act, rollout, answer in zip(plan, rollouts, answers, strict=True)
     ]
     summary = _summary(figures, models, folder, reports, seconds=time.monotonic() - started)
     summary["dashboard"]["address"] = address
@@ -269,7 +279,12 @@ def _play(
 ) -> Rollout:
     """Start the rollout and tick the controller until it is over."""
     console.print(f"\n[bold]Act {act.number}[/bold]  {act.title}")
-    rollout = space.start(act.plan(serving), actor="demo")
+    file = space.path / "plans" / f"act-{act.number}.toml"
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(act.plan(serving), encoding="utf-8")
+    console.print(f"  by the plan {file}", style="dim")
+    rollout = space.start(read_plan(file), actor="demo")
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -306,6 +321,13 @@ def _play(
     return rollout
 
 
+def _answer_text(answer: dict[str, Any]) -> str:
+    return (
+        f"action {answer['action']}, code {answer['code']}, weight {answer['weight']:g}, "
+        f"state {answer['state']}"
+    )
+
+
 def _progress(rollout: Rollout, evidence: tuple[Any, ...]) -> tuple[float, str]:
     """How near the nearest decision is, and the numbers behind it."""
     watched = [item for item in evidence if item.role == "guardrail"]
@@ -318,7 +340,13 @@ def _progress(rollout: Rollout, evidence: tuple[Any, ...]) -> tuple[float, str]:
 
 
 def _figures(
-    act: Act, rollout: Rollout, folder: Path, clock: DemoClock, reports: list[dict[str, Any]]
+    act: Act,
+    rollout: Rollout,
+    answer: dict[str, Any],
+    *,
+    folder: Path,
+    clock: DemoClock,
+    reports: list[dict[str, Any]],
 ) -> ActFigures:
     records = StoreReader(folder).decisions(rollout.key)
     last = records[-1]
@@ -352,6 +380,7 @@ def _figures(
         looks=len(records),
         traffic_seconds=(rollout.changed or 0.0) - (rollout.started or 0.0),
         evidence=tuple(last["evidence"]),
+        answer=answer,
         back_seconds=back,
     )
 

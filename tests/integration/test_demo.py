@@ -13,6 +13,8 @@ import pytest
 
 from abkit.judge import replay
 from abkit.store.reader import StoreReader
+from abkit.trail import AUDIT, Head, verify
+from abkit.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +36,24 @@ def test_the_acts_end_halted_promoted_and_rolled_back(summary: dict[str, Any]) -
     assert [act["state"] for act in summary["acts"]] == ["halted", "promoted", "rolled_back"]
 
 
-def test_every_accepted_event_is_stored(summary: dict[str, Any]) -> None:
+def test_every_accepted_event_is_stored(summary: dict[str, Any], workspace: Path) -> None:
     events = summary["events"]
     assert events["serving_processes"] >= 2
     assert events["accepted"] == events["stored"] > 10_000
-    assert events["accepted_by_serving"] == events["accepted"] - sum(
-        act["looks"] for act in summary["acts"]
-    )
+    looks = sum(act["looks"] for act in summary["acts"])
+    heads = len(StoreReader(workspace).decisions(AUDIT))
+    assert heads >= 3
+    assert events["accepted_by_serving"] == events["accepted"] - looks - heads
+
+
+def test_the_audit_trail_is_whole(summary: dict[str, Any], workspace: Path) -> None:
+    heads = [Head(item["count"], item["hash"]) for item in StoreReader(workspace).decisions(AUDIT)]
+    found = verify(workspace, heads=heads, items=Workspace(workspace).standing())
+    assert (found.problems, found.gaps) == ([], [])
+
+
+def test_nothing_was_lost_on_the_way(summary: dict[str, Any]) -> None:
+    events = summary["events"]
     assert events["dropped"] == events["quarantined"] == events["unexplained"] == 0
 
 
@@ -54,6 +67,14 @@ def test_the_reasons_are_the_models_own(summary: dict[str, Any]) -> None:
     assert latency["upper"] < -1.0  # in log units: at least 2.7 times faster
     assert first["back_seconds"] < 2.0
     assert third["back_seconds"] < 2.0
+
+
+def test_what_is_asked_over_http_says_the_same(summary: dict[str, Any]) -> None:
+    answers = [act["answer"] for act in summary["acts"]]
+    assert [item["action"] for item in answers] == ["halt", "promote", "halt"]
+    assert [item["code"] for item in answers] == [-1, 2, -1]
+    assert [item["weight"] for item in answers] == [0, 100, 0]
+    assert [item["state"] for item in answers] == ["halted", "promoted", "rolled_back"]
 
 
 def test_all_decisions_replay_to_the_bit(summary: dict[str, Any], workspace: Path) -> None:

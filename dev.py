@@ -280,6 +280,12 @@ def slow(rest: list[str]) -> NoReturn:
     become("pytest", "-m", "slow", *rest)
 
 
+def calibration(rest: list[str]) -> NoReturn:
+    """Measure false positives and power of every design in every cell, and keep the table."""
+    ensure_environment()
+    become("python", ROOT / "benchmarks" / "calibration.py", *rest)
+
+
 def faults(rest: list[str]) -> NoReturn:
     """Run the fault suite and print what survived; `--long` adds the long forms."""
     ensure_environment()
@@ -391,6 +397,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "types": types,
     "layers": layers,
     "slow": slow,
+    "calibration": calibration,
     "faults": faults,
     "screenshots": screenshots,
     "run": run,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -24,8 +23,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from abkit.moments import Block, Moments
-from abkit.sequential.canary import CanaryDesign, canary_log_e
+from abkit.moments import Moments
+from abkit.sequential.canary import CanaryDesign
 from abkit.sequential.mixture import (
     normal_log_mixture,
     normal_rho,
@@ -33,6 +32,8 @@ from abkit.sequential.mixture import (
     stratified_difference,
 )
 from abkit.stats.srm import lindon_malek_log_e, srm_concentration
+from tests.calibration.evidence import canary_paths, check_against_the_fold
+from tests.calibration.streams import most_rejections, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,23 +46,12 @@ Kind = Literal["proportion", "mean"]
 
 RUNS: Final = 2_000
 LOOKS: Final = 200
-FALSE_RED: Final = 1e-6
-
-
-def most_rejections(runs: int, alpha: float) -> int:
-    """Largest count that a valid test exceeds with probability at most 1e-6."""
-    return int(stats.binom.isf(FALSE_RED, runs, alpha))
 
 
 def test_the_bound_is_the_one_of_the_design_notes() -> None:
     """statistics.md, "Calibration": 607 and 151 of 10,000."""
     assert abs(most_rejections(10_000, 0.05) - 607) <= 1
     assert abs(most_rejections(10_000, 0.01) - 151) <= 1
-
-
-def note(what: str, value: float) -> None:
-    """Measured numbers, shown with `pytest -rP`."""
-    sys.stdout.write(f"{what}: {value:.4f}\n")
 
 
 def ever(log_e: Floats, alpha: float) -> int:
@@ -341,59 +331,6 @@ def test_paired_proportions_at_the_margin(name: str, planned: int) -> None:
 
 
 # --- the canary test ---------------------------------------------------------------------------
-
-
-def canary_paths(
-    n: tuple[Counts, Counts], events: tuple[Counts, Counts], hours: Counts, design: CanaryDesign
-) -> Floats:
-    """Log e-values by run and look; n by look and events by run and look, (control, treatment).
-
-    Another way to compute the same: the parts that have started are one running product for each
-    relative risk, to which a part's weight is added when it starts.
-    """
-    risks, log_prior = np.array(design.relative_risks), np.log(design.weights)
-    share = n[1] / (n[0] + n[1])
-    null = design.null_relative_risk
-    log_e: Floats = np.empty(events[0].shape)
-    started = np.full((len(log_e), len(risks)), -np.inf)
-    hour, waiting = -1, 1.0
-    for look in range(log_e.shape[1]):
-        while hour < min(hours[look], design.starts - 1):
-            hour += 1
-            weight = design.start_weight(hour)
-            waiting -= weight
-            started = np.logaddexp(started, math.log(weight) + log_prior)
-        hits = events[1][:, look, None]
-        scale = np.log1p(share[look] * (risks - 1)) - np.log1p(share[look] * (null - 1))
-        started += hits * np.log(risks / null) - (events[0][:, look, None] + hits) * scale
-        total = special.logsumexp(started, axis=1)
-        log_e[:, look] = total if waiting < 1e-9 else np.logaddexp(total, math.log(waiting))
-    return log_e
-
-
-def check_against_the_fold(
-    n: tuple[Counts, Counts],
-    events: tuple[Counts, Counts],
-    hours: Counts,
-    design: CanaryDesign,
-    log_e: Floats,
-) -> None:
-    """The arrays agree with `canary_log_e` where one looks."""
-    for run in range(5):
-        blocks = [
-            Block(
-                int(n[0][look]),
-                int(n[1][look]),
-                int(events[0][run, look]),
-                int(events[1][run, look]),
-                int(hours[look]),
-            )
-            for look in range(log_e.shape[1])
-        ]
-        for look in (0, log_e.shape[1] // 3, log_e.shape[1] - 1):
-            assert canary_log_e(blocks[: look + 1], design) == pytest.approx(
-                log_e[run, look], rel=1e-9, abs=1e-9
-            )
 
 
 @dataclass(frozen=True)

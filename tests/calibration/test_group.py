@@ -16,19 +16,19 @@ the rest is too.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from abkit.moments import Block, Moments
 from abkit.sequential.contrast import stratified_contrast
 from abkit.sequential.group import GroupLook, GroupSequential, Statistic
 from abkit.sequential.group_score import stratified_score
+from tests.calibration.streams import most_rejections, note
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -36,22 +36,11 @@ Kind = Literal["normal", "bernoulli .3", "bernoulli .02"]
 Split = Literal["50/50", "5 %", "ramp with drift"]
 
 ALPHA: Final = 0.05
-FALSE_RED: Final = 1e-6
 DRIFT: Final = 3.3  # of z at the end of power runs: a fixed test would find it with power .91
 NEAR: Final = 0.15
 KINDS: Final[tuple[Kind, ...]] = ("normal", "bernoulli .3", "bernoulli .02")
 SPLITS: Final[tuple[Split, ...]] = ("50/50", "5 %", "ramp with drift")
 RAMP: Final = (0.01, 0.05, 0.25, 0.5)
-
-
-def most_rejections(runs: int, alpha: float) -> int:
-    """Largest count that a valid test exceeds with probability at most 1e-6."""
-    return int(stats.binom.isf(FALSE_RED, runs, alpha))
-
-
-def note(what: str, value: float) -> None:
-    """Measured numbers, shown with `pytest -rP`."""
-    sys.stdout.write(f"{what}: {value:.4f}\n")
 
 
 @dataclass(frozen=True)

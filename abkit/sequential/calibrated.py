@@ -222,7 +222,8 @@ class CalibratedMixture:
             the last interval and p-value.
         """
         blank = _blank("calibrated_normal_mixture", self, data, past)
-        note = f"anytime-valid up to the stated maximum of {self.maximum:g} effective units"
+        most = f"{4 * self.maximum:,.0f} units of an even split"
+        note = f"anytime-valid up to the stated maximum: {most}, or as much information"
         blank = replace(blank, notes=(note, *blank.notes))
         before = past[-1].alpha_spent if past else None
         spent = 0.0 if before is None else before

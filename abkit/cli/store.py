@@ -188,13 +188,15 @@ def _forget(options: argparse.Namespace) -> int:
 
 
 def _print_forgotten(item: Forgotten) -> None:
-    if not (item.events or item.segments or item.files or item.states or item.removed):
+    if item.events or item.segments or item.files or item.states or item.removed:
+        print(
+            f"{item.events:,} events taken out of the store; rewrote {item.segments} segments and "
+            f"{item.files} archived files"
+        )
+    elif not (item.unsealed or item.left):
         print("nothing of this unit was found")
-        return
-    print(
-        f"{item.events:,} events taken out of the store; rewrote {item.segments} segments and "
-        f"{item.files} archived files"
-    )
+    else:
+        print("nothing of this unit was found that can be taken out now")
     for name in item.states:
         print(f"override removed\t{name}\ttake it out of the file you publish from, too")
     for path in item.removed:

@@ -31,6 +31,7 @@ class Cursor:
         self.offset = position.offset
         self.next_sequence = position.next_sequence
         self.events = 0
+        self.bytes = 0
         self.duplicates = 0
         self.is_at_end_mark = False
         self.is_foreign = False
@@ -41,6 +42,11 @@ class Cursor:
     def position(self) -> Position:
         """Where to go on."""
         return Position(self.segment, self.offset, self.next_sequence)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not yet known what the last damage has cost."""
+        return self._open_damage is not None
 
     def enter(self, segment: int) -> None:
         """Go to a segment; to its beginning unless it is the one already being read."""
@@ -93,11 +99,13 @@ class Cursor:
                 waiting = 0
                 if self.events >= limit:
                     self.offset += end
+                    self.bytes += end
                     return
         self._flush(buffer, batch)
         for stretch in damaged:  # it reaches to the end of a file that no longer grows
             self._report_stretch(stretch, "torn tail")
         self.offset += found.stop
+        self.bytes += found.stop
 
     def _report_stretch(self, stretch: tuple[int, int], reason: str) -> None:
         start, end = stretch

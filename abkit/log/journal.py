@@ -97,7 +97,16 @@ class Journal:
                 reason = self._write_event(payload)
             if reason:
                 self.losses.add(experiment, variant, reason)
-                self._report_losses()
+                try:
+                    self._report_losses()
+                except Exception as error:  # noqa: BLE001 - counted above: not once more
+                    self.segments.note(error)
+        except Exception:
+            raise  # the caller counts it
+        except BaseException:  # such as the exit that a signal handler asks for
+            if not reason:
+                self.losses.add(experiment, variant, "internal")
+            raise
         finally:
             self._lock.release()
             self._is_stalled = False
@@ -120,7 +129,15 @@ class Journal:
         segments = self.segments
         first = segments.next_sequence
         segments.next_sequence = first + 1  # before the write: no number is ever used twice
-        reason = self._put(encode_frame(EVENTS, first, 1, payload), first)
+        frame = encode_frame(EVENTS, first, 1, payload)
+        try:
+            reason = self._put(frame, first)
+        except Exception as error:  # noqa: BLE001 - such as a time limit that a signal handler raises
+            segments.note(error)
+            reason = "internal"
+        except BaseException:
+            self._numbered_losses += 1  # the same
+            raise
         if reason:
             self._numbered_losses += 1  # the loss that the caller counts has this number
         else:
@@ -231,9 +248,12 @@ class Journal:
         time = self._settings.time()
         records = [(LOSS_RECORD, time, *key, count) for key, count in news.items()]
         frame = encode_metadata(first_sequence, records)
-        reason = self.segments.put(frame + data, first_sequence)
-        if reason:
-            self.losses.restore(news)
+        reason = "internal"
+        try:
+            reason = self.segments.put(frame + data, first_sequence)
+        finally:
+            if reason:
+                self.losses.restore(news)
         return reason
 
     def _report_losses(self) -> bool:

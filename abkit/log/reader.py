@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from abkit.errors import StoreError
@@ -23,6 +23,7 @@ FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 SLICE_BYTES: Final = 4 * 2**20
 LEAST_SLICE_BYTES: Final = 2**16
 BYTES_PER_RECORD: Final = 128
+ANY_BYTES: Final = 2**62
 
 
 class LogReader:
@@ -47,7 +48,13 @@ class LogReader:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = os.fsdecode(folder)
 
-    def read(self, positions: Mapping[str, Position], *, max_records: int = 100_000) -> Chunk:
+    def read(
+        self,
+        positions: Mapping[str, Position],
+        *,
+        max_records: int = 100_000,
+        max_bytes: int = ANY_BYTES,
+    ) -> Chunk:
         """The events after the given positions.
 
         Args:
@@ -55,6 +62,7 @@ class LogReader:
                 beginning.
             max_records: events to stop at, shared fairly among the writers; no frame is split,
                 so there may be some more.
+            max_bytes: of segments to stop at, likewise; a writer's slice of 4 MiB is not split.
 
         Raises:
             StoreError: the folder is there but cannot be listed, or is a symbolic link.
@@ -69,10 +77,12 @@ class LogReader:
             ]
             waiting = cursors
             left = max_records
-            while waiting and left > 0:
-                quota = -(-left // len(waiting))
-                waiting = [item for item in waiting if not _advance(root, item, quota)]
+            room = max_bytes
+            while waiting and left > 0 and room > 0:
+                quotas = -(-left // len(waiting)), -(-room // len(waiting))
+                waiting = [item for item in waiting if not _advance(root, item, *quotas)]
                 left = max_records - sum(item.events for item in cursors)
+                room = max_bytes - sum(item.bytes for item in cursors)
         chunk.positions.update({item.writer: item.position for item in cursors})
         duplicates = sum(item.duplicates for item in cursors)
         return replace(chunk, duplicates=duplicates, has_more=bool(waiting))
@@ -132,16 +142,29 @@ def _list_from(folder: int, first: int) -> dict[int, str]:
     return found
 
 
-def _advance(root: int, cursor: Cursor, quota: int) -> bool:
-    """Read up to `quota` more events; True if there is nothing more to read now."""
-    limit = cursor.events + quota
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """Where a cursor is to stop, counted from the beginning of the read."""
+
+    events: int
+    bytes: int
+
+    def is_met(self, cursor: Cursor) -> bool:
+        # What damage has cost is known only within the read that met it.
+        is_read = cursor.bytes >= self.bytes and not cursor.is_open
+        return cursor.events >= self.events or is_read
+
+
+def _advance(root: int, cursor: Cursor, events: int, room: int) -> bool:
+    """Read so many more events or bytes; True if there is nothing more to read now."""
+    limit = _Limit(cursor.events + events, cursor.bytes + room)
     try:
         folder = os.open(cursor.writer, FOLDER_FLAGS, dir_fd=root)
         try:
             suffixes = _list_from(folder, cursor.segment)
             numbers = sorted(suffixes)
             for number in numbers:
-                if cursor.events >= limit:
+                if limit.is_met(cursor):
                     return False
                 # A writer that began another segment never comes back to this one.
                 is_followed = number != numbers[-1]
@@ -150,7 +173,7 @@ def _advance(root: int, cursor: Cursor, quota: int) -> bool:
                     folder, cursor, limit, suffix=suffixes[number], is_followed=is_followed
                 )
                 if not is_done:
-                    return cursor.events < limit
+                    return not limit.is_met(cursor)
         finally:
             os.close(folder)
     except OSError as error:
@@ -159,7 +182,7 @@ def _advance(root: int, cursor: Cursor, quota: int) -> bool:
 
 
 def _read_segment(
-    folder: int, cursor: Cursor, limit: int, *, suffix: str, is_followed: bool
+    folder: int, cursor: Cursor, limit: _Limit, *, suffix: str, is_followed: bool
 ) -> bool:
     """Read on in a segment; True if it will never have more."""
     try:
@@ -189,11 +212,13 @@ def _read_segment(
         os.close(file)
 
 
-def _read_file(file: int, cursor: Cursor, limit: int, *, is_final: bool, is_followed: bool) -> bool:
-    least = max(LEAST_SLICE_BYTES, (limit - cursor.events) * BYTES_PER_RECORD)
+def _read_file(
+    file: int, cursor: Cursor, limit: _Limit, *, is_final: bool, is_followed: bool
+) -> bool:
+    least = max(LEAST_SLICE_BYTES, (limit.events - cursor.events) * BYTES_PER_RECORD)
     size = least = min(SLICE_BYTES, least)
     is_reread = False
-    while cursor.events < limit:
+    while not limit.is_met(cursor):
         buffer = os.pread(file, size, cursor.offset)
         is_end = len(buffer) < size
         found = scan(buffer, is_end=is_end, is_final=is_final)
@@ -202,11 +227,11 @@ def _read_file(file: int, cursor: Cursor, limit: int, *, is_final: bool, is_foll
             is_reread = True
             continue
         start = cursor.offset
-        cursor.take(buffer, found, limit)
+        cursor.take(buffer, found, limit.events)
         if cursor.is_foreign:
             cursor.leave()
             return True
-        if cursor.events >= limit:
+        if cursor.events >= limit.events:
             return False
         if found.newer_format:
             cursor.report(cursor.offset, 0, f"newer format {found.newer_format}")

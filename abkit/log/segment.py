@@ -65,12 +65,16 @@ class Segment:
             self._folder = files.open_folder(writer_id, outer)
         finally:
             files.close(outer)
+        self._file = -1
         try:
             self._file = files.open_segment(self._folder, segment_name(number, OPEN_SUFFIX))
+            self._identity = (files.identity(self._folder), files.identity(self._file))
         except BaseException:
-            files.close(self._folder)
+            if self._file < 0:
+                files.close(self._folder)
+            else:
+                self.discard()
             raise
-        self._identity = (files.identity(self._folder), files.identity(self._file))
 
     def begin(self, head: bytes) -> None:
         """Write the header; on failure the file is gone again."""

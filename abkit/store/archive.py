@@ -16,11 +16,13 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from abkit.errors import SchemaVersionError, StoreError
 from abkit.log import Position
+from abkit.log.segment import SEALED_SUFFIX, SEGMENT_NAME
 from abkit.snapshot import write_atomically
 from abkit.store import tally
 from abkit.store.columns import KINDS
@@ -35,6 +37,8 @@ FORMAT: Final = 1
 ACCOUNTS: Final = ("gap", "loss", "quarantine", "retention")
 COLUMNS: Final = {kind.table: (*kind.columns, "received") for kind in KINDS.values()}
 _HASH_BYTES: Final = 2**20
+_EMPTY_SECONDS: Final = 86_400.0
+_FILES: Final = "*/date=*/*.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,13 @@ class Archive:
         """What is in it; empty where there is none.
 
         Raises:
-            StoreError: the manifest is damaged.
+            StoreError: the manifest is damaged, or gone while there are files.
             SchemaVersionError: a newer abkit wrote it.
         """
         try:
             content = self._manifest_path.read_bytes()
         except FileNotFoundError:
+            self._expect_no_files()
             return Manifest()
         except OSError as error:
             raise StoreError(f"cannot read {self._manifest_path}: {error.strerror}") from None
@@ -103,6 +108,16 @@ class Archive:
                 f"{self._manifest_path} is damaged ({type(error).__name__}: {error}); "
                 "take it from a backup: it says which events the Parquet files hold"
             ) from None
+
+    def _expect_no_files(self) -> None:
+        """Before there are files there is a manifest, see `draft`: so it must have been lost."""
+        found = sum(1 for _ in self.path.glob(_FILES))
+        if found:
+            raise StoreError(
+                f"{self._manifest_path} is gone, and it says which of the {found:,} Parquet files "
+                f"beside it count; take it from a backup, or move {self.path} away to go on "
+                "without these events"
+            )
 
     def commit(self, manifest: Manifest) -> None:
         """Replace the manifest: from here on it is the truth."""
@@ -125,8 +140,14 @@ class Archive:
         self.path.mkdir(mode=0o700, exist_ok=True)
 
     def draft(self) -> Path:
-        """An empty folder for files that do not count yet."""
+        """An empty folder for files that do not count yet.
+
+        Raises:
+            StoreError: the manifest is damaged or gone.
+        """
         self.create()
+        if not self._manifest_path.exists():
+            self.commit(self.manifest())
         shutil.rmtree(self.draft_path, ignore_errors=True)
         self.draft_path.mkdir(mode=0o700)
         return self.draft_path
@@ -137,7 +158,7 @@ class Archive:
             return
         shutil.rmtree(self.draft_path, ignore_errors=True)
         manifest = self.manifest()
-        for path in self.path.glob("*/date=*/*.parquet"):
+        for path in self.path.glob(_FILES):
             if path.relative_to(self.path).as_posix() not in manifest.files:
                 path.unlink()
                 with contextlib.suppress(OSError):  # others are in it
@@ -145,9 +166,14 @@ class Archive:
         for item in self.path.glob(".manifest.json.*"):
             item.unlink()
         for writer, position in manifest.positions.items():
-            for path in segments(self._log_path / writer):
+            folder = self._log_path / writer
+            for path in segments(folder):
                 if int(path.stem) < position.segment:
                     path.unlink()
+            # Each process leaves a folder. One that has been empty for long has no living writer.
+            with contextlib.suppress(OSError):
+                if folder.stat().st_mtime < time.time() - _EMPTY_SECONDS:
+                    folder.rmdir()
 
     def fill(
         self,
@@ -166,11 +192,7 @@ class Archive:
         """
         manifest = self.manifest()
         for name, item in manifest.files.items():
-            if not self._is_right(name, item):
-                raise StoreError(
-                    f"{self.path / name} is missing or damaged; take it from a backup: its "
-                    f"{item.rows:,} events are nowhere else"
-                )
+            self.check(name, item)
         connection.begin()
         try:
             for name, item in manifest.files.items():
@@ -187,6 +209,18 @@ class Archive:
         except BaseException:
             connection.rollback()
             raise
+
+    def check(self, name: str, item: ArchivedFile) -> None:
+        """See that a file is the one that was archived: Parquet itself misses flipped bits.
+
+        Raises:
+            StoreError: it is not.
+        """
+        if not self._is_right(name, item):
+            raise StoreError(
+                f"{self.path / name} is missing or damaged; take it from a backup: its "
+                f"{item.rows:,} events may be nowhere else"
+            )
 
     def damaged_files(self) -> list[str]:
         """Names of archived files that are missing, or not the ones that were archived."""
@@ -235,6 +269,8 @@ def with_accounts(manifest: Manifest, table: str, rows: list[list[Any]]) -> Mani
             # A writer's losses are cumulative, the others are not.
             known[4] = max(known[4], row[4]) if table == "loss" else known[4] + row[4]
         merged = list(by_key.values())
+    elif table == "quarantine":  # the same finding in two segments is one row, as in the store
+        merged = list({(*row[:3], row[5]): list(row) for row in [*merged, *rows]}.values())
     else:
         merged += [list(row) for row in rows]
     return replace(manifest, accounts={**manifest.accounts, table: merged})
@@ -242,7 +278,8 @@ def with_accounts(manifest: Manifest, table: str, rows: list[list[Any]]) -> Mani
 
 def segments(folder: Path) -> list[Path]:
     """Sealed segments of a writer, in their order."""
-    return sorted(path for path in folder.glob("*.seg") if path.stem.isdigit())
+    names = (path for path in folder.glob(f"*{SEALED_SUFFIX}"))
+    return sorted(path for path in names if SEGMENT_NAME.fullmatch(path.name))
 
 
 def export(

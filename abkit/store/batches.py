@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 BATCH_RECORDS: Final = 200_000
 BATCH_BYTES: Final = 64 * 2**20
-# One read returns all that it found. An event may have 256 KiB, so the step bounds memory where
-# all of them do; each read lists every writer's folder, so many writers need a longer one.
+# Each read lists every writer's folder, so many writers need a longer step.
 STEP_RECORDS: Final = 4_096
 STEP_RECORDS_PER_WRITER: Final = 8
 
@@ -60,7 +59,7 @@ def read_batch(
     step = max(STEP_RECORDS, STEP_RECORDS_PER_WRITER * len(positions))
     while True:
         left = min(step, most_records - records)
-        chunk = reader.read(batch.positions, max_records=left)
+        chunk = reader.read(batch.positions, max_records=left, max_bytes=most_bytes - consumed)
         consumed += _bytes_between(folder, batch.positions, chunk.positions)
         records += len(chunk)
         batch = Chunk(

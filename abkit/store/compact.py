@@ -18,6 +18,7 @@ from abkit.errors import StoreError
 from abkit.log import LogReader, Position
 from abkit.log.frames import END_RECORD, METADATA
 from abkit.log.scan import decode_metadata, scan
+from abkit.log.segment import OPEN_SUFFIX
 from abkit.store.archive import (
     ACCOUNTS,
     COLUMNS,
@@ -90,6 +91,7 @@ def compact(
     """
     ingester.ingest()
     ingester.checkpoint()  # what no segment can bring back must not hang on a write-ahead log
+    ingester.publish()  # a reader that goes on in the log from an older place would miss segments
     archive = Archive(ingester.workspace.path)
     manifest = archive.manifest()
     before = ingester.now() - older_than_days * DAY_SECONDS
@@ -130,19 +132,33 @@ def compact(
 def _choose(
     log: Path, manifest: Manifest, loaded: Mapping[str, Position], before: float
 ) -> dict[str, _Part]:
-    """Which segments to archive, by writer: from the first on, all read, ended and old."""
+    """Which segments to archive, by writer: from the first on, all read, ended and old.
+
+    One that was cut off goes with the next one that was not, whose numbers tell what it lost; or
+    alone, if its writer has none open and has not touched it since.
+    """
     found: dict[str, _Part] = {}
     for writer, mark in loaded.items():
         start = manifest.positions.get(writer, Position())
         chosen: list[Path] = []
+        cut_off: list[Path] = []
         for path in segments(log / writer):
             number = int(path.stem)
             if number < start.segment:
                 continue
-            ended = _ended(path)
-            if number >= mark.segment or ended is None or ended > before:
+            if number >= mark.segment:
                 break
-            chosen.append(path)
+            ended = _ended(path)
+            if ended is not None and ended > before:
+                break
+            cut_off.append(path)
+            if ended is not None:
+                chosen += cut_off
+                cut_off = []
+        else:
+            is_open = any((log / writer).glob(f"*{OPEN_SUFFIX}"))
+            if not is_open and all(path.stat().st_mtime <= before for path in cut_off):
+                chosen += cut_off
         if chosen:
             found[writer] = _Part(tuple(chosen), start)
     return found

@@ -37,7 +37,17 @@ THREADS = 2
 READ_SECONDS = 30.0
 
 # An IOException that is not the file's fault, by what its message says.
-_ELSEWHERE = ("permission denied", "no space left", "too many open files", "is a directory")
+_ELSEWHERE = (
+    "permission denied",
+    "no space left",
+    "quota exceeded",
+    "file too large",
+    "read-only file system",
+    "too many open files",
+    "cannot allocate memory",
+    "is a directory",
+    "not a directory",
+)
 _HARDENED = (
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
@@ -75,6 +85,11 @@ def open_store(
         "memory_limit": memory_limit,
         "threads": threads,
     }
+    if not path.parent.is_dir():
+        raise StoreError(
+            f"cannot open the store {path}: there is no folder {path.parent}; "
+            "`Workspace.create` makes it, and so does every `abkit` command that writes"
+        )
     connection = None
     try:
         connection = duckdb.connect(path, config=config)
@@ -102,6 +117,8 @@ def _explained(path: Path, error: duckdb.Error) -> StoreError:
         word in words for word in _ELSEWHERE
     ):
         return StoreError(f"cannot open the store {path}: {error}")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return StoreError(f"the store {path} needs more memory than it may use: {error}")
     return damaged(path, error)
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
-from abkit.errors import AbkitError, ConfigError, StoreError
+from abkit.errors import AbkitError, ConfigError
 from abkit.experiment import Experiment
+from abkit.log import seal_dead
 from abkit.log.rewrite import rewrite_segment
 from abkit.snapshot import write_atomically
 from abkit.store import tally
@@ -28,6 +29,17 @@ from abkit.store.archive import (
     segments,
     set_removals,
     with_accounts,
+)
+from abkit.store.erasures import (
+    BEGUN,
+    EVENTS,
+    PENDING,
+    UNSEALED,
+    exclude,
+    note,
+    owners,
+    pending,
+    redacted,
 )
 from abkit.store.index import DRAFT, aside, tidy
 from abkit.store.loader import add_retention
@@ -42,14 +54,10 @@ if TYPE_CHECKING:
     from abkit.store.ingest import Ingester
     from abkit.workspace import Workspace
 
-PENDING: Final = "forget.json"
-BEGUN: Final = "begun"
-UNSEALED: Final = "unsealed"
 # What `write_atomically` calls a file that it has not finished.
 _DRAFT: Final = re.compile(r"\..+\.\d+-[0-9a-f]{16}")
 Event = tuple[str, int, tuple[str, str]]
 _PLAIN: Final = ("meta", "watermark", "loss", "gap", "quarantine", "retention")
-_EVENTS: Final = ("exposure", "outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +102,12 @@ def forget(ingester: Ingester, unit: str) -> Forgotten:
         is_text = False
     if not is_text:
         raise ConfigError(f"a unit is a text of one character or more, got {unit!r}")
-    todo = pending(ingester.workspace.path)
-    was_cut_off = todo.get(unit) == BEGUN
-    _note(ingester.workspace.path, {**todo, unit: BEGUN})
-    return _erase(ingester, unit, was_cut_off=was_cut_off)
+    return _erase(ingester, unit)
 
 
 def finish(ingester: Ingester) -> list[Forgotten]:
     """Go on with every erasure that could not be finished."""
-    todo = pending(ingester.workspace.path)
-    return [_erase(ingester, unit, was_cut_off=word == BEGUN) for unit, word in todo.items()]
+    return [_erase(ingester, unit) for unit in pending(ingester.workspace.path)]
 
 
 def resume(ingester: Ingester) -> None:
@@ -111,58 +115,27 @@ def resume(ingester: Ingester) -> None:
 
     For an ingester that starts: it must not fail because a file cannot be rewritten.
     """
-    with contextlib.suppress(AbkitError):
-        for unit, word in pending(ingester.workspace.path).items():
-            if word == BEGUN or not _unsealed(ingester.workspace, Redactor(unit)):
-                _erase(ingester, unit, was_cut_off=word == BEGUN)
+    workspace = ingester.workspace
+    with contextlib.suppress(AbkitError, OSError, duckdb.Error):
+        todo = pending(workspace.path)
+        if todo:
+            seal_dead(workspace.log_path, clock=ingester.now)
+        for unit, word in todo.items():
+            redactor = Redactor(unit)
+            # A sealed segment that still has what the store has not cannot be archived.
+            is_due = word == BEGUN or not _unsealed(workspace, redactor)
+            if is_due or any(_has(path, redactor.needles) for path in _sealed(workspace)):
+                _erase(ingester, unit)
+            else:
+                exclude(ingester.connection, unit)
 
 
-def pending(workspace: Path) -> dict[str, str]:
-    """Units that are still to be erased: `BEGUN`, or `UNSEALED` where only a segment is left.
-
-    Raises:
-        StoreError: the list cannot be read.
-    """
-    try:
-        found = json.loads((workspace / PENDING).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{workspace / PENDING} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise StoreError(f"{workspace / PENDING} does not hold a table of units")
-    return {unit: str(word) for unit, word in found.items()}
-
-
-def exclude(connection: duckdb.DuckDBPyConnection, workspace: Path) -> None:
-    """Take the units that are still to be erased out of a store that was just made of the log."""
-    for unit in pending(workspace):
-        redactor = Redactor(unit)
-        counts: Counts = Counter()
-        connection.begin()
-        for table in _EVENTS:
-            counts += _owners(connection, table, unit)
-            connection.execute(f"DELETE FROM {table} WHERE unit_id = ?", [unit])  # noqa: S608 - of this module
-        changed = redacted(connection, "decision", redactor)
-        if changed:
-            connection.executemany(
-                "UPDATE decision SET record = $3 WHERE writer = $1 AND sequence = $2", changed
-            )
-        add_retention(connection, "forgotten", counts)
-        tally.recount(connection)
-        connection.commit()
-
-
-def _note(workspace: Path, units: dict[str, str]) -> None:
-    if units:
-        write_atomically(workspace / PENDING, json.dumps(units, ensure_ascii=False).encode())
-    else:
-        (workspace / PENDING).unlink(missing_ok=True)
-
-
-def _erase(ingester: Ingester, unit: str, *, was_cut_off: bool) -> Forgotten:
+def _erase(ingester: Ingester, unit: str) -> Forgotten:
     workspace = ingester.workspace
     redactor = Redactor(unit)
+    todo = pending(workspace.path)
+    was_cut_off = todo.get(unit) == BEGUN
+    note(workspace.path, {**todo, unit: BEGUN})
     ingester.ingest()  # also seals the segments of the dead
     states = _erase_states(workspace, unit)
     files = _erase_archive(ingester, redactor)
@@ -179,7 +152,7 @@ def _erase(ingester: Ingester, unit: str, *, was_cut_off: bool) -> Forgotten:
     _remove_drafts(workspace, redactor)
     unsealed = tuple(_unsealed(workspace, redactor))
     rest = {key: word for key, word in pending(workspace.path).items() if key != unit}
-    _note(workspace.path, {**rest, unit: UNSEALED} if unsealed else rest)
+    note(workspace.path, {**rest, unit: UNSEALED} if unsealed else rest)
     left = tuple(_occurrences(workspace.path, redactor, {workspace.path / PENDING, *unsealed}))
     return Forgotten(events, segments_done, files, states, removed, unsealed, left)
 
@@ -225,9 +198,10 @@ def _erase_archive(ingester: Ingester, redactor: Redactor) -> int:
     touched = 0
     unit = redactor.unit.replace("'", "''")
     for name, item in manifest.files.items():
+        archive.check(name, item)
         source = f"read_parquet('{quoted(archive.path / name)}', hive_partitioning = false)"
-        if item.table in _EVENTS:
-            found = _owners(connection, source, redactor.unit)
+        if item.table in EVENTS:
+            found = owners(connection, source, redactor.unit)
             counts += found
             if not found:
                 continue
@@ -259,17 +233,22 @@ def _erase_segments(workspace: Workspace, redactor: Redactor) -> tuple[int, list
     """
     events: list[Event] = []
     touched = 0
-    for folder in sorted(workspace.log_path.glob("*")):
-        for path in segments(folder):
-            redactor.owners.clear()
-            done = rewrite_segment(path, redactor.replace, needles=redactor.needles)
-            touched += bool(done.replaced or done.blanked)
-            events += [
-                (folder.name, number, owner)
-                for number, owner in zip(done.replaced, redactor.owners, strict=True)
-                if owner is not None
-            ]
+    for path in _sealed(workspace):
+        redactor.owners.clear()
+        done = rewrite_segment(path, redactor.replace, needles=redactor.needles)
+        touched += bool(done.replaced or done.blanked)
+        events += [
+            (path.parent.name, number, owner)
+            for number, owner in zip(done.replaced, redactor.owners, strict=True)
+            if owner is not None
+        ]
     return touched, events
+
+
+def _sealed(workspace: Workspace) -> list[Path]:
+    """Segments that nobody writes any more."""
+    folders = sorted(workspace.log_path.glob("*"))
+    return [path for folder in folders for path in segments(folder)]
 
 
 def _erase_store(ingester: Ingester, redactor: Redactor, strange: list[Event]) -> int:
@@ -293,12 +272,12 @@ def _erase_store(ingester: Ingester, redactor: Redactor, strange: list[Event]) -
         for table in _PLAIN:
             connection.execute(f"INSERT INTO fresh.{table} BY NAME FROM {here}.{table}")
         counts: Counts = Counter()
-        for table in _EVENTS:
+        for table in EVENTS:
             connection.execute(
                 f"INSERT INTO fresh.{table} BY NAME FROM {here}.{table} WHERE unit_id <> ?",
                 [redactor.unit],
             )
-            counts += _owners(connection, f"{here}.{table}", redactor.unit)
+            counts += owners(connection, f"{here}.{table}", redactor.unit)
         _copy_decisions(connection, here, redactor)
         for writer, number, owner in strange:
             gone = connection.execute(
@@ -335,24 +314,6 @@ def _copy_decisions(connection: duckdb.DuckDBPyConnection, here: str, redactor: 
         f"FROM {here}.decision d LEFT JOIN changed USING (writer, sequence) "
     )
     connection.execute("DROP TABLE changed")
-
-
-def _owners(connection: duckdb.DuckDBPyConnection, table: str, unit: str) -> Counts:
-    """The unit's rows by writer, experiment and variant."""
-    rows = connection.execute(
-        f"SELECT writer, experiment, variant, count(*) FROM {table} WHERE unit_id = ? GROUP BY ALL",  # noqa: S608 - of this module
-        [unit],
-    ).fetchall()
-    return Counter({(w, e, v): int(number) for w, e, v, number in rows})
-
-
-def redacted(
-    connection: duckdb.DuckDBPyConnection, source: str, redactor: Redactor
-) -> list[list[Any]]:
-    """Writer, number and new text of the decisions of a relation that name the unit."""
-    rows = connection.execute(f"SELECT writer, sequence, record FROM {source}").fetchall()  # noqa: S608 - of this module
-    found = [(writer, number, redactor.decision(text)) for writer, number, text in rows]
-    return [[writer, number, new] for writer, number, new in found if new is not None]
 
 
 def _remove_drafts(workspace: Workspace, redactor: Redactor) -> None:

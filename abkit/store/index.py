@@ -11,7 +11,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Final
 
-from abkit.errors import StoreBusyError
+from abkit.errors import StoreBusyError, StoreError
 from abkit.log.rewrite import remove_drafts
 from abkit.store import publish
 from abkit.store.archive import Archive, fsync, removals
@@ -65,7 +65,7 @@ def open_index(
 
     Raises:
         DamagedStoreError: the file is damaged, and is not to be mended.
-        StoreError: the archive is damaged.
+        StoreError: the archive is damaged, or older than the store; the store is as it was.
     """
     tidy(workspace)
     path = workspace.store_path / STORE
@@ -78,23 +78,49 @@ def open_index(
         connection = open_store(path, memory_limit=memory_limit, threads=threads)
     try:
         archive = Archive(workspace.path)
-        manifest = archive.manifest()
-        if not _lags(connection, manifest):
+        if not _lags(connection, archive.manifest(), archive.path):
             return connection
-        if positions(connection):
-            connection.close()
-            discard(path)
-            connection = open_store(path, memory_limit=memory_limit, threads=threads)
-        archive.fill(connection)
+        if not positions(connection):
+            archive.fill(connection)
+            return connection
     except BaseException:
         connection.close()
         raise
-    return connection
+    connection.close()
+    refill(workspace, memory_limit=memory_limit, threads=threads)
+    return open_store(path, memory_limit=memory_limit, threads=threads)
 
 
-def _lags(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> bool:
-    """Whether the store is older than the archive: restored, or cut off in a removal."""
-    if removals(connection) != manifest.removals:
+def refill(workspace: Workspace, *, memory_limit: str, threads: int) -> None:
+    """Let a store made of the archive alone take the place of the old one, which is closed.
+
+    Raises:
+        StoreError: an archived file is missing or damaged; the old store is still there.
+    """
+    draft = workspace.store_path / DRAFT
+    discard(draft)
+    with contextlib.closing(
+        open_store(draft, memory_limit=memory_limit, threads=threads)
+    ) as connection:
+        Archive(workspace.path).fill(connection)
+        connection.execute("CHECKPOINT")
+    take_place(draft, workspace.store_path / STORE)
+
+
+def _lags(connection: duckdb.DuckDBPyConnection, manifest: Manifest, archive: Path) -> bool:
+    """Whether the store is older than the archive: restored, or cut off in a removal.
+
+    Raises:
+        StoreError: it is newer. What it holds may be nowhere else, so it is not made anew.
+    """
+    known_removals = removals(connection)
+    if known_removals > manifest.removals:
+        raise StoreError(
+            f"the store knows of {known_removals} removals from {archive}, whose manifest knows "
+            f"of {manifest.removals}: the archive is gone, or an old copy; put the right one back, "
+            f"or `abkit rebuild {archive.parent}` goes by it and keeps the old store's file"
+        )
+    if known_removals < manifest.removals:
         return True
     known = positions(connection)
     return any(

@@ -16,10 +16,10 @@ import duckdb
 
 from abkit.errors import StoreError
 from abkit.log import LogReader, seal_dead
-from abkit.store import forget, publish
+from abkit.store import erasures, forget, publish
 from abkit.store.batches import collection_paused, read_batch
 from abkit.store.connect import MEMORY_LIMIT, STORE, THREADS, protect
-from abkit.store.index import discard, leading, open_index, take_place
+from abkit.store.index import leading, open_index, refill, take_place
 from abkit.store.loader import Ingested, Loader
 from abkit.store.rollup import Rollup
 
@@ -138,6 +138,7 @@ class Ingester:
 
     def _ingest(self) -> Ingested:
         total = Ingested()
+        since = self._next_load
         while True:
             with collection_paused():
                 chunk = read_batch(self._reader, self.workspace.log_path, self._loader.positions)
@@ -146,7 +147,11 @@ class Ingester:
                 del chunk
             protect(self._path)
             if not has_more:
-                return total
+                break
+        if self._next_load > since:
+            for unit in erasures.unsealed(self.workspace.path):
+                erasures.exclude(self._connection, unit, since=since)
+        return total
 
     def observe(
         self,
@@ -157,6 +162,7 @@ class Ingester:
         control: str,
         treatment: str,
         now: float,
+        rivals: tuple[str, ...] = (),
     ) -> Observation:
         """Everything a look needs of one experiment, for the price of the news."""
         return self._rollup.observe(
@@ -167,13 +173,15 @@ class Ingester:
             treatment=treatment,
             now=now,
             load=self._next_load - 1,
+            rivals=rivals,
         )
 
-    def decisions(self, rollout: str) -> list[dict[str, Any]]:
-        """The decision records of a rollout, in the order of their looks."""
+    def decisions(self, rollout: str, *, first: int = 0) -> list[dict[str, Any]]:
+        """The decision records of a rollout, in the order of their looks, from a look on."""
         rows = self._connection.execute(
-            "SELECT record FROM decision WHERE rollout = ? ORDER BY look, time, writer, sequence",
-            [rollout],
+            "SELECT record FROM decision WHERE rollout = ? AND look >= ? "
+            "ORDER BY look, time, writer, sequence",
+            [rollout, first],
         ).fetchall()
         return [json.loads(text) for (text,) in rows]
 
@@ -201,18 +209,26 @@ class Ingester:
             draft: a finished store beside it, closed.
         """
         self._connection.close()
-        take_place(draft, self._path)
-        self._renew()
+        try:
+            take_place(draft, self._path)
+        finally:  # the old one, if the system refused
+            self._renew()
 
     def drop_rollups(self) -> None:
         """Forget what is kept between looks, because events were taken away."""
         self._rollup.drop()
 
     def rebuild(self) -> None:
-        """Make the store anew from archive and log; see `abkit.store.rebuild` for a careful way."""
+        """Make the store anew from archive and log; see `abkit.store.rebuild` for a careful way.
+
+        Raises:
+            StoreError: an archived file is missing or damaged; the old store is still there.
+        """
         self._connection.close()
-        discard(self._path)
-        self._renew()
+        try:
+            refill(self.workspace, **self._limits)
+        finally:
+            self._renew()
         self.ingest()
 
     def reopen(self) -> None:

@@ -11,7 +11,7 @@ import duckdb
 
 from abkit.errors import StoreError
 from abkit.log import LogReader, seal_dead
-from abkit.store import forget, publish
+from abkit.store import erasures, publish
 from abkit.store.archive import Archive
 from abkit.store.batches import collection_paused, read_batch
 from abkit.store.connect import MEMORY_LIMIT, STORE, THREADS, open_store
@@ -151,7 +151,8 @@ def _fill(
             progress(loader.load(chunk).events)
         if not chunk.has_more:
             break
-    forget.exclude(connection, workspace.path)
+    for unit in erasures.pending(workspace.path):
+        erasures.exclude(connection, unit)
     row = connection.execute("SELECT coalesce(sum(events), 0) FROM tally").fetchone()
     return 0 if row is None else int(row[0])
 

@@ -140,6 +140,7 @@ def _filter(
     for name, item in manifest.files.items():
         if item.table not in TABLES:
             continue
+        archive.check(name, item)
         source = f"read_parquet('{_sql(archive.path / name)}', hive_partitioning = false)"
         where = rule.expired(item.table)
         gone = connection.execute(

@@ -10,7 +10,7 @@ import pytest
 from abkit.log import Chunk, Damage, Position, SegmentWriter
 from abkit.log.cursor import Cursor
 from abkit.log.frames import EVENTS
-from abkit.log.reader import _read_file
+from abkit.log.reader import _Limit, _read_file
 from abkit.log.scan import Frame, scan
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Specimen:
     def read(self, *, is_final: bool) -> Chunk:
         chunk = Chunk()
         cursor = Cursor(self.writer, Position(), chunk)
-        _read_file(self.file, cursor, 10**6, is_final=is_final, is_followed=False)
+        _read_file(self.file, cursor, _Limit(10**6, 10**9), is_final=is_final, is_followed=False)
         return chunk
 
     def damages(self) -> list[Damage]:

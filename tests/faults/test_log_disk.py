@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import importlib
+import inspect
 import os
 import resource
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,6 @@ from abkit.log import Chunk, LogReader, OsFiles, SegmentWriter, WriterCounts, se
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 MODES = ("os", "buffered", "fsync")
 
@@ -593,3 +594,84 @@ def test_the_size_limit_of_the_system(tmp_path: Path, limit: int, expected: int)
     assert sum(gap.count for gap in chunk.gaps) == 1000 - expected
     assert chunk.damages == []
     assert max((loss.count for loss in chunk.losses), default=0) == 1000 - expected
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("is_written", [False, True])
+def test_what_a_signal_handler_raises_in_a_write_leaves_every_number_explained(
+    tmp_path: Path, raised: type[BaseException], *, is_written: bool
+) -> None:
+    files = FaultyFiles()
+    real = files.write
+    writer = SegmentWriter(tmp_path, files=files)
+    assert append(writer, range(1, 4)) == 3
+
+    def interrupted(file: int, data: bytes) -> int:
+        if is_written:
+            real(file, data)
+        raise raised("the time is over")
+
+    for number in (4, 5):
+        files.write = interrupted  # type: ignore[method-assign]
+        if issubclass(raised, Exception):
+            assert not writer.append(("e", number), "ranker", "control")
+        else:
+            with pytest.raises(raised):
+                writer.append(("e", number), "ranker", "control")
+        files.write = real  # type: ignore[method-assign]
+    assert append(writer, range(6, 9)) == 3
+    writer.close()
+    assert sum(writer.counts.dropped.values()) == 2
+    assert len(audit(tmp_path, writer.counts)) == 6
+
+
+@pytest.mark.fault("EIO")
+def test_a_segment_that_cannot_be_known_again_leaks_no_descriptor(tmp_path: Path) -> None:
+    files, clock = FaultyFiles(), Clock()
+
+    def unknown(descriptor: int) -> tuple[int, int]:
+        if inspect.stack()[1].function == "__init__":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return OsFiles.identity(files, descriptor)
+
+    files.identity = unknown  # type: ignore[method-assign]
+    writer = SegmentWriter(tmp_path, files=files, monotonic=clock)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(1, 21):
+        clock.now += 60
+        assert not writer.append(("e", number), "ranker", "control")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert list(tmp_path.glob("*/*")) == []
+    del files.identity
+    clock.now += 60
+    assert writer.append(("e", 21))
+    writer.close()
+    assert len(audit(tmp_path, writer.counts)) == 1
+
+
+def test_attempts_after_a_failure_become_rarer(tmp_path: Path) -> None:
+    files, clock = FaultyFiles(), Clock()
+    files.always["open_folder"] = errno.ENOSPC
+    writer = SegmentWriter(tmp_path, files=files, monotonic=clock)
+    for number in range(1_000):  # 100 seconds
+        clock.now = number / 10
+        writer.append(("e", number))
+    assert 20 <= files.calls["open_folder"] <= 30
+    writer.close()
+
+
+def test_a_thread_that_waited_for_a_hung_disk_waits_again_once_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SegmentWriter(tmp_path)
+    monkeypatch.setattr("abkit.log.journal.LOCK_SECONDS", 0.01)
+    with writer._journal.segments.lock:
+        assert not writer.append(("e", 1))
+    assert writer.append(("e", 2))
+    monkeypatch.setattr("abkit.log.journal.LOCK_SECONDS", 30.0)
+    writer._journal.segments.lock.acquire()
+    timer = threading.Timer(0.05, writer._journal.segments.lock.release)
+    timer.start()
+    assert writer.append(("e", 3))
+    timer.join()
+    writer.close()

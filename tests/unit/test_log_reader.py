@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -373,3 +374,103 @@ def test_what_a_dead_writer_left_is_sealed_and_its_torn_end_is_damage(
         )
         assert chunk.gaps == []
         assert read(tmp_path, chunk.positions).damages == []
+
+
+def test_damage_before_a_known_number_is_corruption_and_not_a_torn_end(tmp_path: Path) -> None:
+    end = encode_metadata(4, [("s", 0.0, "sealed")])
+    write(tmp_path, "00000001.seg", events(1, 2), b"rubbish", end)
+    (damage,) = read(tmp_path).damages
+    assert (damage.reason, damage.first_missing, damage.missing) == ("corrupt", 3, 1)
+
+
+def test_damage_is_charged_with_its_own_loss_alone(tmp_path: Path) -> None:
+    write(tmp_path, "00000001.seg", events(1, 2), b"rubbish", events(4, 1), events(9, 1), END)
+    chunk = read(tmp_path)
+    assert [(damage.first_missing, damage.missing) for damage in chunk.damages] == [(3, 1)]
+    assert [(gap.first_sequence, gap.count) for gap in chunk.gaps] == [(3, 1), (5, 4)]
+
+
+def test_malformed_events_do_not_count_towards_the_limit(tmp_path: Path) -> None:
+    bad = encode_frame(EVENTS, 1, 5, b"[1,2,3,4,5]")
+    write(tmp_path, "00000001.seg", bad, events(6, 1), events(7, 1), END)
+    chunk = LogReader(tmp_path).read({}, max_records=1)
+    assert numbers(chunk) == [6]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_sealed_segment_hides_an_open_copy_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    write(tmp_path, "00000001.seg", events(1, 3), END)
+    write(tmp_path, "00000001.open", events(1, 1))
+    names = ["00000001.seg", "00000001.open"][::order]
+    monkeypatch.setattr("abkit.log.reader.os.listdir", lambda _folder: names)
+    assert numbers(read(tmp_path)) == [1, 2, 3]
+
+
+def test_a_frame_longer_than_any_writer_makes_is_damage(tmp_path: Path) -> None:
+    long = encode_frame(EVENTS, 2, 1, encode_records([("e", "x" * 2**24)]))
+    write(tmp_path, "00000001.seg", events(1, 1), long, events(3, 1), END)
+    chunk = read(tmp_path)
+    assert numbers(chunk) == [1, 3]
+    assert [(damage.reason, damage.missing) for damage in chunk.damages] == [("corrupt", 1)]
+
+
+def test_a_file_that_took_the_place_of_a_dead_ones_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "00000001.open", events(1, 1))
+    real = fcntl.flock
+
+    def lock(file: int, operation: int) -> None:
+        path.unlink()
+        path.write_bytes(events(1, 2))  # a living writer's, made since the other was opened
+        real(file, operation)
+
+    monkeypatch.setattr("abkit.log.recovery.fcntl.flock", lock)
+    assert seal_dead(tmp_path) == []
+    assert path.exists()
+    assert numbers(read(tmp_path)) == [1, 2]
+
+
+def test_a_limit_in_bytes_bounds_a_read_and_loses_nothing(tmp_path: Path) -> None:
+    writers = [SegmentWriter(tmp_path, segment_bytes=700_000) for _ in range(2)]
+    for number in range(1, 61):
+        for writer in writers:
+            writer.append(("e", number, "x" * 60_000))
+    for writer in writers:
+        writer.close()
+    reader, positions = LogReader(tmp_path), dict[str, Position]()
+    seen: list[tuple[str, int]] = []
+    reads = 0
+    while True:
+        chunk = reader.read(positions, max_bytes=500_000)
+        rows = [row[:2] for row in chunk.rows()]
+        assert len(rows) <= 24  # a segment of each
+        assert chunk.gaps == chunk.damages == []
+        seen += rows
+        positions = chunk.positions
+        reads += 1
+        if not chunk.has_more:
+            break
+    assert reads >= 5
+    assert len(seen) == len(set(seen)) == 120
+
+
+@pytest.mark.parametrize("most", [1, 300, 70_000])
+def test_what_damage_has_cost_is_known_at_any_limit_in_bytes(tmp_path: Path, most: int) -> None:
+    write(tmp_path, "00000001.seg", events(1, 300), b"rubbish")
+    write(tmp_path, "00000002.seg", b"rubbish", b"\xff" * 70_000)
+    write(tmp_path, "00000003.seg", events(305, 2), END)
+    positions = dict[str, Position]()
+    found: list[tuple[int, int]] = []
+    damages: list[int] = []
+    while True:
+        chunk = LogReader(tmp_path).read(positions, max_bytes=most)
+        found += [(gap.first_sequence, gap.count) for gap in chunk.gaps]
+        damages += [damage.missing for damage in chunk.damages]
+        positions = chunk.positions
+        if not chunk.has_more:
+            break
+    assert found == [(301, 4)]
+    assert sum(damages) == 4

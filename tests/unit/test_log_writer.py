@@ -16,6 +16,8 @@ import pytest
 
 from abkit.errors import ConfigError
 from abkit.log import LogReader, SegmentWriter
+from abkit.log.frames import EVENTS
+from abkit.log.scan import scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -309,3 +311,18 @@ def test_the_bytes_are_as_documented(tmp_path: Path) -> None:
 def test_wrong_arguments_are_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         SegmentWriter(tmp_path, **wrong)
+
+
+def test_a_frame_of_large_records_is_bounded(tmp_path: Path) -> None:
+    writer = SegmentWriter(
+        tmp_path, durability="buffered", flush_records=1_000, flush_seconds=1_000.0
+    )
+    for _ in range(40):
+        assert writer.append(("e", "x" * 200_000))
+    assert writer.flush()
+    writer.close()
+    (path,) = tmp_path.glob("*/*.seg")
+    found = scan(path.read_bytes(), is_end=True, is_final=True)
+    counts = [events for kind, _, events, _, _ in found.frames if kind == EVENTS]
+    assert sum(counts) == 40
+    assert max(counts) <= 6  # a little over 2**20 characters

@@ -73,6 +73,7 @@ ROWS = (
     "200 clients polling a slow server",
     "two operators at once",
     "audit tampering",
+    "controller killed in mid-rollout (50)",
     "seeded crash schedules",
     "soak: a worker killed each 20 s",
 )

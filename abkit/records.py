@@ -52,6 +52,20 @@ def hint(word: str, known: Mapping[str, object]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, for reading.
+
+    Args:
+        number: how many, >= 0.
+        what: one of them, in the singular.
+
+    Examples:
+        >>> counted(1, "row"), counted(1_200, "row")
+        ('1 row', '1,200 rows')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def check_choice(where: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a ConfigError unless the value is one of the choices."""
     if value not in choices:

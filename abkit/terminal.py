@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from abkit.analysis import HEADINGS, segment_rows, table_rows
-from abkit.analysis.display import notes, short_names
+from abkit.analysis.display import caption, notes, short_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,17 +53,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
         )
     for note in notes(report):
         _line(console, note)
-    first = report.results[0]
-    used = next((item.correction for item in report.results if item.correction), None)
-    family = "" if used is None else f"; corrected for their number ({used})"
-    if used is not None and first.correction is None:
-        family = f"; those of segments corrected for their number ({used})"
-    _line(
-        console,
-        f"intervals at {100 * (1 - first.level):.4g} %, {first.estimate.alternative}{family}; "
-        "they hold for one planned look",
-        "dim",
-    )
+    _line(console, caption(report), "dim")
 
 
 def _line(console: Console, text: str, style: str = "") -> None:

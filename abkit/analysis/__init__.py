@@ -9,6 +9,8 @@ from __future__ import annotations
 from abkit.analysis.display import HEADINGS, SEGMENT_HEADINGS, segment_rows, table_rows
 from abkit.analysis.report import Check, EpochWeight, Report, Result
 from abkit.analysis.run import analyze
+from abkit.analysis.summaries import analyze_moments
+from abkit.analysis.timed import TimedLook
 
 __all__ = [
     "HEADINGS",
@@ -17,7 +19,9 @@ __all__ = [
     "EpochWeight",
     "Report",
     "Result",
+    "TimedLook",
     "analyze",
+    "analyze_moments",
     "segment_rows",
     "table_rows",
 ]

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from scipy import stats
 
 from abkit.analysis.options import checked_weights
-from abkit.analysis.report import Check
+from abkit.check import Check
 from abkit.errors import ConfigError
 from abkit.estimate import BalanceTest
+from abkit.records import counted
 from abkit.stats.difference import welch_t
 from abkit.stats.srm import SRM_BLOCK, SRM_WARN, balance_test
 
 if TYPE_CHECKING:
-    from abkit.analysis.report import Severity
+    from abkit.check import Severity
     from abkit.moments import Moments
     from abkit.stats.winsor import WinsorRule
 
@@ -65,6 +66,13 @@ def split_test(
     return _product(tests), expected
 
 
+def shares_of(weights: Mapping[str, Any] | None, counts: Counts) -> dict[str, float]:
+    """Intended share of each variant, where it is one for all rows."""
+    if weights is not None and any(isinstance(x, Mapping) for x in weights.values()):
+        return {}
+    return checked_weights(weights, counts)
+
+
 def _product(tests: list[tuple[BalanceTest, int]]) -> BalanceTest | None:
     """Independent tests as one: chi-squares add up, e-values multiply."""
     if len(tests) < 2:
@@ -93,13 +101,29 @@ def split_check(srm: BalanceTest | None, counts: Counts, expected: Mapping[str, 
     )
     found = f"{split}: e-value {srm.e_value:.3g}, chi-square p {srm.p_value:.3g}"
     advice = {
-        "ok": "the split is what was intended",
+        "ok": "the split fits what was intended",
         "warn": "the split looks off; find out why before deciding",
         "block": "the split is not what was intended; units are missing or misassigned, and the "
         "comparison cannot be trusted",
     }[srm.status]
     severity: Severity = "info" if srm.status == "ok" else srm.status
-    return Check("sample_ratio_mismatch", severity, f"{found}; {advice}")
+    evidence = {
+        "counts": dict(counts),
+        "expected": dict(expected),
+        "e_value": srm.e_value,
+        "p_value": srm.p_value,
+    }
+    return Check("sample_ratio_mismatch", severity, f"{found}; {advice}", evidence)
+
+
+def paired_split_check(counts: Counts) -> Check:
+    """Why the split of a paired table is not tested."""
+    split = ", ".join(f"{counted(n, 'row')} of {name}" for name, n in counts.items())
+    return Check(
+        "sample_ratio_mismatch",
+        "info",
+        f"{split}: every unit has both, so there is no split to test",
+    )
 
 
 def unit_checks(repeated: int, crossed: int) -> list[Check]:
@@ -110,8 +134,9 @@ def unit_checks(repeated: int, crossed: int) -> list[Check]:
             Check(
                 "crossover_units",
                 "block",
-                f"{crossed:,} units stand in more than one variant; "
-                "drop them, or keep their first row",
+                f"{counted(crossed, 'unit')} in more than one variant; drop each, or keep its "
+                "first row",
+                {"units": crossed},
             )
         )
     if repeated:
@@ -119,8 +144,9 @@ def unit_checks(repeated: int, crossed: int) -> list[Check]:
             Check(
                 "repeated_units",
                 "warn",
-                f"{repeated:,} units stand in more than one row, and rows of one unit are not "
+                f"{counted(repeated, 'unit')} in more than one row, and rows of one unit are not "
                 "independent; aggregate to one row per unit",
+                {"units": repeated},
             )
         )
     return checks
@@ -144,6 +170,7 @@ def covariate_checks(
                     "warn",
                     f"the covariate {name!r} differs between {variant!r} and control (p {p:.2g}); "
                     "make sure that it was measured before the assignment",
+                    {"covariate": name, "variant": variant, "p_value": p},
                 )
             )
     return checks
@@ -169,3 +196,10 @@ def cap_checks(
             )
         )
     return checks
+
+
+def late_checks(late: int) -> list[Check]:
+    """Rows that came after the last look."""
+    if not late:
+        return []
+    return [Check("late_rows", "info", f"{counted(late, 'row')} after the last look, left out")]

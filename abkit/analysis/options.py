@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from abkit.analysis.designs import check_fits
+from abkit.analysis.fits import check_kinds, check_method
 from abkit.errors import ConfigError
 from abkit.records import check_choice, check_fraction, hint, is_number
 from abkit.stats.multiplicity import Method as Correction
@@ -14,6 +16,7 @@ from abkit.stats.ratio import term_name
 from abkit.stats.winsor import WinsorRule
 
 if TYPE_CHECKING:
+    from abkit.analysis.designs import Follow
     from abkit.estimate import Alternative
     from abkit.metrics import Kind
     from abkit.stats.ratio import Term
@@ -27,8 +30,10 @@ METHODS: Final = (
     "fisher",
     "barnard",
     "boschloo",
+    "mantel_haenszel",
 )
-_WITH_MARGIN: Final = ("pooled_z", "unpooled_z", "score_z")
+CORRECTIONS: Final = (*get_args(Correction), "ebh")
+_WITH_MARGIN: Final = ("pooled_z", "unpooled_z", "score_z", "mantel_haenszel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,12 @@ class Options:
         bayes: whether to add posteriors.
         alpha: error probability.
         alternative: side.
+        follow: looks and design, if the analysis is to be followed by one.
+        quantiles: column and level of each quantile, by name.
+        counts: column of events, or columns of events and exposure, by name.
+        shares: border of the null as a share of control's mean, by metric.
+        cluster: column of what was randomised, where a unit is only a part of it.
+        paired: whether each unit has a row in both variants.
     """
 
     kinds: Mapping[str, Kind | None]
@@ -58,10 +69,16 @@ class Options:
     segments: tuple[str, ...]
     epoch: str | None
     method: str
-    correction: Correction | None
+    correction: Correction | Literal["ebh"] | None
     bayes: bool
     alpha: float
     alternative: Alternative
+    follow: Follow | None = None
+    quantiles: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    counts: Mapping[str, Term] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    cluster: str | None = None
+    paired: bool = False
 
     def __post_init__(self) -> None:
         """Reject options that do not fit together."""
@@ -69,21 +86,20 @@ class Options:
         check_choice("analyze", "alternative", self.alternative, ("two-sided", "greater", "less"))
         check_choice("analyze", "method", self.method, METHODS)
         if self.correction is not None:
-            check_choice("analyze", "correction", self.correction, get_args(Correction))
+            check_choice("analyze", "correction", self.correction, CORRECTIONS)
         for name, kind in self.kinds.items():
             if kind is not None:
                 check_choice(f"metric {name!r}", "kind", kind, ("proportion", "mean"))
         self._check_names()
         self._check_margins()
         self._check_caps()
-        if self.method != "pooled_z" and (self.covariates or self.epoch is not None):
-            raise ConfigError(
-                f"method {self.method!r} does not go with covariates or an epoch, which compare "
-                "means; leave it out"
-            )
+        check_method(self)
+        check_kinds(self)
+        if self.follow is not None:
+            check_fits(self.follow, self)
 
     def _check_names(self) -> None:
-        if not self.kinds and not self.ratios:
+        if not self.names():
             raise ConfigError("no metrics; name at least one column or ratio")
         for name, pair in self.ratios.items():
             words = isinstance(pair, tuple) and all(isinstance(part, str) for part in pair)
@@ -96,7 +112,7 @@ class Options:
         for what, names in (("covariate", self.covariates), ("segment", self.segments)):
             if len(set(names)) < len(names):
                 raise ConfigError(f"a {what} is named twice: {', '.join(names)}")
-        used = set(self.kinds).union(*self.ratios.values())
+        used = {name for term in self.terms().values() for name in columns_of(term)}
         for name in self.covariates:
             if name in used:
                 raise ConfigError(
@@ -105,16 +121,17 @@ class Options:
                 )
 
     def _check_margins(self) -> None:
-        known = dict.fromkeys([*self.kinds, *self.ratios])
-        for name, border in self.margins.items():
+        known = dict.fromkeys(self.names())
+        for name in (*self.margins, *self.shares):
             if name not in known:
                 raise ConfigError(f"margin of no metric {name!r}{hint(name, known)}")
+        for name, border in self.margins.items():
             if not is_number(border) or border == 0:
                 raise ConfigError(
                     f"the margin of {name!r} must be a number other than 0, got {border!r}: -0.02 "
                     "allows a loss of 0.02 where more is better, 0.02 a rise where less is better"
                 )
-        if self.margins and self.method not in _WITH_MARGIN:
+        if (self.margins or self.shares) and self.method not in _WITH_MARGIN:
             raise ConfigError(
                 f"method {self.method!r} tests no margin; use one of {', '.join(_WITH_MARGIN)}"
             )
@@ -128,11 +145,23 @@ class Options:
                 check_fraction(f"winsorize of {name!r}", "the quantile", rule)
 
     def terms(self) -> dict[str, Term]:
-        """What each metric is: a column, or a pair of them."""
-        return {**{name: name for name in self.kinds}, **self.ratios}
+        """What each metric of sums is: a column, or a pair of them."""
+        return {**{name: name for name in self.kinds}, **self.ratios, **self.counts}
+
+    def names(self) -> tuple[str, ...]:
+        """Everything that is compared, in the order of the report."""
+        return (*self.terms(), *self.quantiles)
+
+    def counted(self) -> dict[str, bool]:
+        """The columns of counts, and whether each holds events rather than exposure."""
+        terms = [columns_of(term) for term in self.counts.values()]
+        exposures = {name: False for term in terms for name in term[1:]}
+        return exposures | {term[0]: True for term in terms}
 
     def family(self, name: str) -> tuple[str, ...]:
-        """The columns that a metric needs of the same units."""
+        """The columns that a metric needs of the same units; a quantile stands alone."""
+        if name in self.quantiles:
+            return (name,)
         return (*columns_of(self.terms()[name]), *self.covariates)
 
     def numbers(self) -> dict[str, str]:
@@ -141,6 +170,10 @@ class Options:
         for term in self.ratios.values():
             for name in term:
                 found.setdefault(name, f"metric (part of {term_name(term)})")
+        for name, events in self.counted().items():
+            found.setdefault(name, "count" if events else "exposure")
+        for name, _ in self.quantiles.values():
+            found.setdefault(name, "metric")
         return found | dict.fromkeys(self.covariates, "covariate")
 
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from abkit.analysis import checks
+from abkit.analysis.blocks import overdispersion_checks
 from abkit.analysis.compare import compared, correct
+from abkit.analysis.designs import follow_of
+from abkit.analysis.examine import Examined, examined, probed
+from abkit.analysis.fits import check_roles
+from abkit.analysis.gather import counted_arms, gather, nobody, split_checks
+from abkit.analysis.given import counts_of, margins_of, quantiles_of
+from abkit.analysis.kinds import dispersion_checks
+from abkit.analysis.logged import analyze_logged, check_table, workspace_of
+from abkit.analysis.looks import looked_of, merged
 from abkit.analysis.options import Options, mapping_of, names_of
 from abkit.analysis.report import Report
-from abkit.comoments import Comoments
+from abkit.analysis.rules import explained_by_rule
 from abkit.errors import ConfigError, DataError
 from abkit.records import check_choice
 from abkit.stats.winsor import WinsorRule
@@ -20,22 +29,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from abkit.analysis.compare import Stratum
+    from abkit.analysis.gather import Cells
+    from abkit.analysis.looks import Looked
     from abkit.analysis.report import Check, Result, ResultKind
     from abkit.estimate import Alternative
     from abkit.metrics import Kind
     from abkit.stats.multiplicity import Method
-    from abkit.store.cells import Facts, Key
+    from abkit.store.cells import Facts
+    from abkit.store.looks import Spacing
     from abkit.store.table import UnitTable
-
-    Cells = Mapping[tuple[str, ...], Mapping[Key, Comoments]]
 
 
 def analyze(
     data: object,
     *,
-    unit: str,
-    variant: str,
-    control: str | int | bool,
+    unit: str | None = None,
+    variant: str | None = None,
+    control: str | int | bool | None = None,
     metrics: Sequence[str] | Mapping[str, Kind | None] = (),
     ratios: Mapping[str, tuple[str, str]] | None = None,
     covariates: Sequence[str] = (),
@@ -44,25 +54,40 @@ def analyze(
     alternative: Alternative = "two-sided",
     missing: Missing = "error",
     method: str = "pooled_z",
-    margins: Mapping[str, float] | None = None,
+    margins: Mapping[str, float | str] | None = None,
     winsorize: Mapping[str, float | WinsorRule] | None = None,
     segments: Sequence[str] = (),
     epoch: str | None = None,
-    correction: Method | None = None,
+    correction: Method | Literal["ebh"] | None = None,
     bayes: bool = False,
+    quantiles: Mapping[str, float | Sequence[float]] | None = None,
+    counts: Sequence[str] | Mapping[str, str | tuple[str, str]] = (),
+    cluster: str | None = None,
+    paired: bool = False,
+    time: str | None = None,
+    looks: int | Sequence[object] | None = None,
+    spacing: Spacing = "units",
+    design: object = None,
+    planned_units: int | None = None,
+    max_information: float | None = None,
+    delivered: str | None = None,
+    experiment: str | None = None,
+    window: float | str | None = None,
+    watermark: object = None,
 ) -> Report:
-    """Compare every variant of a table with its control, at one look.
+    """Compare every variant of a table with its control, at one look or at many.
 
     Proportions report the pooled z test and the unpooled Wald interval, means Welch's t, ratios
     the delta method; lift is by the delta method too. These hold for one planned look: for data
-    that is watched while it comes in, use a rollout, whose tests may be looked at any time.
+    that is watched while it comes in, name a design.
 
     Args:
         data: path of a CSV, Parquet or JSON file, a pandas or polars frame, an Arrow table or a
-            DuckDB relation, with one row per unit.
-        unit: column of what was randomised.
+            DuckDB relation, with one row per unit; or a workspace (its folder, `Workspace` or
+            `StoreReader`), whose log says what units met and did.
+        unit: column of what was randomised; tables need it, and variant and control.
         variant: column of the variant.
-        control: value of that column which is the control.
+        control: value of that column which is the control. In a workspace that of the experiment.
         metrics: columns to compare; as a mapping, with their kind ("proportion", "mean", or
             None to infer it from the values).
         ratios: ratios of sums to compare, such as `{"ctr": ("clicks", "views")}`.
@@ -74,17 +99,48 @@ def analyze(
         alternative: side of the test, "two-sided", "greater" or "less".
         missing: what to do with rows without a value: raise, leave out, or count as 0.
         method: of proportions: "pooled_z", "unpooled_z", "score_z", "newcombe" (interval only),
-            "fisher", "barnard" or "boschloo" (p-value only).
+            "fisher", "barnard" or "boschloo" (p-value only). Within epochs the usual one
+            compares means; "mantel_haenszel", "score_z", "newcombe" and "unpooled_z" go there too.
         margins: border of the null by metric: -0.02 asks whether treatment loses less than 0.02
-            (more is better), 0.02 whether it adds less (less is better). One-sided at alpha.
+            (more is better), 0.02 whether it adds less (less is better); "-2%" is a share of
+            control's mean. One-sided at alpha.
         winsorize: by column the quantile of control's values, in (0, 1), above which values are
             capped, or a `WinsorRule`. To be fixed before the data is seen.
         segments: columns to break results down by, one at a time. Their results are corrected for
             their number, by Holm unless `correction` says otherwise.
         epoch: column of the allocation epoch. Arms are compared within epochs only, which stays
             right when the allocation changes, as in a ramp.
-        correction: for the number of comparisons of all units: "holm", "hommel" or "bh".
+        correction: for the number of comparisons of all units: "holm", "hommel" or "bh"; "ebh"
+            for the e-values of a design.
         bayes: add chance to beat control and expected loss, for flat priors.
+        quantiles: by column one level or several, in (0, 1), such as `{"latency_ms": 0.95}`.
+        counts: columns of events to compare as Poisson rates, per unit; or by name a column or a
+            pair such as `{"error_rate": ("errors", "hours")}`.
+        cluster: column of what was randomised, where each row is only a part of it.
+        paired: whether each unit has one row in control and one in a treatment, as when both
+            models answered it.
+        time: column of the time at which a row was complete: timestamps, dates or numbers. With
+            looks, the table is looked at several times, as it came in; without, time serves the
+            checks alone: calendar, trend and dependence.
+        looks: number of looks, or the moments of them. Rows of one moment are seen together.
+        spacing: with a number of looks: "units" for as many rows from look to look, "time" for as
+            much time.
+        design: what makes looks safe: "fixed" (the last look counts alone), "group-sequential",
+            "obf", "pocock", "always-valid", "calibrated", "msprt:TAU2", "hypergeometric" (exact,
+            for proportions), "counts" (exact, for Poisson counts), or a design of
+            `abkit.sequential`. Without a time it answers one look at the whole table.
+        planned_units: units of all variants at the planned end. Those in the table by default,
+            where nothing but the end depends on it.
+        max_information: for group sequential designs, the variance of the contrast at the end.
+        delivered: column of what a unit really met, such as the page or model that answered; rows
+            in which it does not belong to the variant are counted and block.
+        experiment: in a workspace, key of the experiment. Its declared metrics are the default,
+            and it is compared within epochs once it has several. A covariate is a metric as it
+            was before the unit's exposure.
+        window: in a workspace, how long after a unit's first exposure its outcomes count: seconds,
+            or a text such as "7d". Only units whose window is over are analysed.
+        watermark: time up to which a workspace's log is complete, if you know better: a datetime,
+            ISO text or seconds since 1970, in UTC.
 
     Raises:
         DataError: the file, a column or a value is not usable; the message names it.
@@ -99,12 +155,17 @@ def analyze(
         >>> report.results[0].estimate.difference
         2.0
     """
+    given = dict(locals())
+    if workspace_of(data) is not None:
+        return analyze_logged(analyze, given)
+    unit, variant, control = check_table(given)
     check_choice("analyze", "missing", missing, ("error", "exclude", "zero"))
+    borders, shares = margins_of(margins)
     options = Options(
         kinds=_kinds(metrics),
         ratios=mapping_of("ratios", ratios),  # type: ignore[arg-type]
         covariates=names_of("covariates", covariates),
-        margins=mapping_of("margins", margins),  # type: ignore[arg-type]
+        margins=borders,
         winsorize=mapping_of("winsorize", winsorize),  # type: ignore[arg-type]
         segments=names_of("segments", segments),
         epoch=epoch,
@@ -113,25 +174,51 @@ def analyze(
         bayes=bayes,
         alpha=alpha,
         alternative=alternative,
+        follow=follow_of(
+            time, looks, spacing, design, planned_units=planned_units, information=max_information
+        ),
+        quantiles=quantiles_of(quantiles),
+        counts=counts_of(counts),
+        shares=shares,
+        cluster=cluster,
+        paired=paired,
     )
-    columns = Columns(unit, variant, options.numbers(), epoch, options.segments)
-    with open_table(data, columns, missing=missing) as table:
+    check_roles(unit, variant, options)
+    columns = Columns(
+        unit, variant, options.numbers(), epoch, options.segments, time, cluster, delivered
+    )
+    cuts = None if options.follow is None else options.follow.looks
+    with open_table(data, columns, missing=missing, looks=cuts) as table:
         name = _control(control, variant, table.counts)
-        srm, expected = checks.split_test(table.epoch_counts(), weights, ramp=epoch is not None)
         rules = _rules(table, options, name)
-        cells, facts = table.cells(
-            list(dict.fromkeys(map(options.family, options.terms()))),
-            {column: (rule.lower, rule.upper) for column, rule in rules.items()},
-        )
+        caps = {column: (rule.lower, rule.upper) for column, rule in rules.items()}
+        read = gather(table, options, name, caps)
+        cells, facts = read.cells, read.facts
         repeated, crossed = table.repeats()
-    kinds = {metric: _kind(metric, options, facts) for metric in options.terms()}
+        seen = probed(table, options, read, caps, delivered)
+    splits = split_checks(options, read.counts, weights, table.counts)
+    looked = None
+    if options.follow is not None:
+        looked = looked_of(options.follow, table, cells)
+        cells = {family: merged(found) for family, found in cells.items()}
+    kinds = {metric: _kind(metric, options, facts) for metric in options.names()}
     found: list[Check] = [
-        checks.split_check(srm, table.counts, expected),
-        *checks.unit_checks(repeated, crossed),
+        splits[1],
+        *([] if paired else checks.unit_checks(repeated if cluster is None else 0, crossed)),
+        *read.checks,
+        *dispersion_checks(options.counts, counted_arms(options, cells)),
         *_covariate_checks(options, cells, name, table.counts),
         *checks.cap_checks(rules, {c: facts[c].capped for c in rules}, table.counts),
+        *overdispersion_checks(options, cells),
+        *checks.late_checks(0 if table.cuts is None else table.cuts.late),
     ]
-    return Report(table.counts, srm, _results(options, kinds, cells, name), tuple(found))
+    results = _results(options, kinds, cells, name, looked)
+    shares = (
+        {} if splits[0] is None or epoch is not None else checks.shares_of(weights, table.counts)
+    )
+    doubts = Examined(seen, missing, delivered, shares)
+    found += examined(doubts, results, options, read, cells, table.counts)
+    return Report(table.counts, splits[0], results, tuple(map(explained_by_rule, found)))
 
 
 def _kinds(metrics: object) -> dict[str, Any]:
@@ -171,6 +258,8 @@ def _kind(name: str, options: Options, facts: Mapping[str, Facts]) -> ResultKind
     """Kind of a metric; inferred from all values where it was not given."""
     if name in options.ratios:
         return "ratio"
+    if name in options.counts or name in options.quantiles:
+        return "count" if name in options.counts else "quantile"
     wanted, fact = options.kinds[name], facts[name]
     if wanted == "proportion" and not fact.binary:
         msg = f"metric {name!r} is a proportion but holds {fact.other!r}; its values must be 0 or 1"
@@ -186,6 +275,7 @@ def _results(
     kinds: Mapping[str, ResultKind],
     cells: Cells,
     control: str,
+    looked: Looked | None = None,
 ) -> tuple[Result, ...]:
     """Results of all units, then by segment; each of both is one family of comparisons."""
     found: list[Result] = []
@@ -200,6 +290,8 @@ def _results(
                     )
                 )
                 strata.append(parts)
+                if looked is not None:
+                    results[-1] = looked.follow(results[-1], parts, options)
         rule = options.correction or ("holm" if by_segment else None)
         found += correct(results, strata, options, rule) if rule and results else results
     return tuple(found)
@@ -219,21 +311,25 @@ def _comparisons(
             {key.epoch for key in keys if (key.segment, key.value) == (segment, value)},
             key=natural,
         )
-        for metric in options.terms():
+        for metric in options.names():
             family = options.family(metric)
             inside = {
                 (key.variant, key.epoch): cell
                 for key, cell in cells[family].items()
                 if (key.segment, key.value) == (segment, value)
             }
-            none = Comoments.empty(family)
+            none = nobody(family, metric, options)
             found += [
                 (
                     (segment, value) if segment else None,
                     metric,
                     label,
                     [
-                        (e, inside.get((control, e), none), inside.get((label, e), none))
+                        (
+                            e,
+                            inside.get((label if options.paired else control, e), none),
+                            inside.get((label, e), none),
+                        )
                         for e in epochs
                     ],
                 )

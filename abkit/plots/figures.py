@@ -23,6 +23,7 @@ from abkit.plots.frame import (
 from abkit.plots.looks import (
     MOST_POINTS,
     decision_zone,
+    fronted,
     information,
     looks_of,
     thinned,
@@ -65,6 +66,7 @@ def comparison_over_time(
         DataError: the policy does not watch this metric.
     """
     policy_item(rollout, metric)
+    rollout = fronted(records, rollout)
     scale = Scale(rollout.experiment.metric(metric))
     met = [x for x in looks_of(records, metric) if x.evidence["difference"] is not None]
     looks = [look for look in met if look.evidence["lower"] is not None]
@@ -120,6 +122,7 @@ def rate_over_time(
     if limit is None:
         msg = f"rollout {rollout.key!r} has no limit for {metric!r}; see comparison_over_time"
         raise DataError(msg)
+    rollout = fronted(records, rollout)
     scale = Scale(rollout.experiment.metric(metric))
     looks = [
         look for look in looks_of(records, metric) if look.evidence["mean_treatment"] is not None
@@ -168,6 +171,7 @@ def evidence_over_time(
         DataError: the policy does not watch this metric.
     """
     policy_item(rollout, metric)
+    rollout = fronted(records, rollout)
     looks = list(looks_of(records, metric))
     frame = Frame(theme, rollout, records, height=320)
     if not looks:
@@ -214,14 +218,14 @@ def harm_sparkline(
         theme: "light" or "dark".
     """
     palette = PALETTES[theme]
-    threshold = math.log10(rollout.policy.halt_threshold)
+    threshold = math.log10(rollout.arm_policy.halt_threshold)
     low, high = -1.2, threshold + 1.0
     guarded = [item.metric for item in rollout.policy.guardrails]
     found = {metric: list(looks_of(records, metric)) for metric in guarded}
     last = {metric: looks[-1] for metric, looks in found.items() if looks}
     worst = max(last, key=lambda metric: float(last[metric].evidence["e_harm"]), default="")
     data: list[dict[str, Any]] = []
-    notes = [(threshold, f"halts at {rollout.policy.halt_threshold:,.0f}", palette.muted)]
+    notes = [(threshold, f"halts at {rollout.arm_policy.halt_threshold:,.0f}", palette.muted)]
     for metric, newest in last.items():
         looks = thinned(found[metric], most=120)
         heights = [min(max(_log10(look.evidence["e_harm"]), low), high) for look in looks]
@@ -270,30 +274,29 @@ def traffic_over_time(
     if not rows:
         return frame.empty("no exposures yet", "serving code calls `expose` when a unit is met")
     minutes, step = time_steps([row["minute"] for row in rows])
-    totals = {rollout.control: 0, rollout.treatment: 0}
+    arms = (*rollout.arms, *rollout.dropped)
+    totals = dict.fromkeys((rollout.control, *arms), 0)
     heights = {variant: dict.fromkeys(minutes, 0) for variant in totals}
     for row in rows:
         if row["variant"] in totals:
             totals[row["variant"]] += row["exposures"]
             start = minutes[(row["minute"] - minutes[0]) // step]
             heights[row["variant"]][start] += row["exposures"]
-    title = (
-        f"{totals[rollout.treatment]:,} exposures to {rollout.treatment}, "
-        f"{totals[rollout.control]:,} to {rollout.control}"
-    )
+    first, *others = (f"{totals[name]:,} to {name}" for name in (*arms, rollout.control))
+    title = ", ".join([first.replace(" to ", " exposures to ", 1), *others])
     if len(minutes) < 3:
         return frame.empty(title, "their course is drawn from the third minute on")
     top = max(max(counts.values()) for counts in heights.values())
     frame.range_y(0, 1.15 * max(1, top))
     x = [f"{minute:%Y-%m-%d %H:%M:%S}" for minute in (*minutes, minutes[-1] + step)]
-    styles = {rollout.control: frame.palette.muted, rollout.treatment: frame.palette.ink}
+    inks = {rollout.control: frame.palette.muted} | dict.fromkeys(arms, frame.palette.ink)
     for variant, counts in heights.items():
         y = [*counts.values(), list(counts.values())[-1]]
-        treated = variant == rollout.treatment
-        line = {"color": styles[variant], "width": 2 if treated else 1.2, "shape": "hv"}
+        treated = variant != rollout.control
+        line = {"color": inks[variant], "width": 2 if treated else 1.2, "shape": "hv"}
         frame.add(trace(x, y, line=line, name=inert(variant), hovertemplate="%{y:,} exposures"))
         seen = [n for minute, n in counts.items() if frame.shows(minute)]
-        frame.label(seen[-1] if seen else 0, variant, styles[variant])
+        frame.label(seen[-1] if seen else 0, variant, inks[variant])
     frame.ticks("", sign=False)
     per = "minute" if step == timedelta(minutes=1) else f"{step // timedelta(minutes=1)} minutes"
     return frame.figure(title, f"exposures per {per}, of the units in this rollout")
@@ -314,7 +317,7 @@ def _subtitle(last: Look, rollout: Rollout, scale: Scale) -> str:
         for name, role in ((rollout.treatment, "treatment"), (rollout.control, "control"))
     ]
     who = f" on {seen['n_treatment']:,} units that both answered" if paired else ""
-    band = f"band: {100 * (1 - rollout.policy.beta):g} % confidence sequence"
+    band = f"band: {100 * (1 - rollout.arm_policy.beta):.4g} % confidence sequence"
     variants = {variant for _, variant, n in last.record["observation"]["exposures"] if n}
     if last.standing == "shown" and paired and len(variants) > 1:
         band += f"; the verdict's e-value {e_value_text(seen['e_promote'])} joins the live units"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from abkit.errors import MissingExtraError
 from abkit.plots.looks import marks_of, spans_of
-from abkit.plots.words import clock_text, signed, with_unit
+from abkit.plots.words import MINUS, clock_text, signed, with_unit
 
 try:
     import plotly.graph_objects as go
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Theme = Literal["light", "dark"]
 
-_FONT = '"Source Sans", "Source Sans 3", "Source Sans Pro", system-ui, sans-serif'
+FONT = '"Source Sans", "Source Sans 3", "Source Sans Pro", system-ui, sans-serif'
 _LEFT, _RIGHT, _BOTTOM = 62, 156, 46
 _LINE, _SMALL_LINE, _STRIP = 23, 21, 36
 _LABEL_GAP = 16
@@ -211,14 +211,7 @@ class Frame:
 
     def ticks(self, unit: str, *, sign: bool) -> None:
         """Round numbers on the y axis, with their unit and a true minus."""
-        values = _nice(*self._range)
-        step = values[1] - values[0] if len(values) > 1 else 1.0
-        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-        texts = [
-            inert(with_unit(signed(value, decimals) if sign else f"{value:,.{decimals}f}", unit))
-            for value in values
-        ]
-        self._ticks = {"tickvals": values, "ticktext": texts}
+        self._ticks = round_ticks(self._range, unit, sign=sign)
 
     def log_ticks(self) -> None:
         """Powers of ten on the y axis, whose values are logarithms."""
@@ -231,7 +224,7 @@ class Frame:
 
     def figure(self, title: str, subtitle: str) -> go.Figure:
         """The figure with its title, stages and labels."""
-        heading, lines = _heading(title, subtitle, self.palette)
+        heading, lines = heading_of(title, subtitle, self.palette)
         top = 8 + lines + _STRIP
         plot = self._height - _BOTTOM - 1
         self._stage_strip(plot)
@@ -248,25 +241,20 @@ class Frame:
         layout |= {
             "margin": {"l": _LEFT, "r": _RIGHT, "t": top, "b": _BOTTOM},
             "title": heading,
-            "xaxis": self._axis()
+            "xaxis": axis_of(self.palette)
             | {"type": "date", "range": span, "nticks": 7}
             | {"showgrid": False, "linecolor": self.palette.faint, "showline": True},
-            "yaxis": self._axis() | {"range": list(self._range)} | self._ticks,
+            "yaxis": axis_of(self.palette) | {"range": list(self._range)} | self._ticks,
             "shapes": self._shapes,
             "annotations": self._notes,
             "hovermode": "closest",
-            "hoverlabel": {
-                "bgcolor": self.palette.page,
-                "bordercolor": self.palette.muted,
-                "font": {"color": self.palette.ink, "family": _FONT, "size": 13},
-                "align": "left",
-            },
+            "hoverlabel": hover_label(self.palette),
         }
         return go.Figure({"data": self._data, "layout": layout}, _validate=False)
 
     def empty(self, title: str, what: str) -> go.Figure:
         """A figure that says why there is nothing to draw."""
-        heading, lines = _heading(title, what, self.palette)
+        heading, lines = heading_of(title, what, self.palette)
         layout = bare_layout(self.palette, height=lines + 24) | {
             "margin": {"l": 0, "r": 0, "t": lines + 8, "b": 0},
             "title": heading,
@@ -274,15 +262,6 @@ class Frame:
             "yaxis": {"visible": False},
         }
         return go.Figure({"data": [], "layout": layout}, _validate=False)
-
-    def _axis(self) -> dict[str, Any]:
-        return {
-            "fixedrange": True,
-            "zeroline": False,
-            "gridcolor": self.palette.faint,
-            "tickfont": {"color": self.palette.muted, "size": 13, "family": _FONT},
-            "ticks": "",
-        }
 
     def _stage_strip(self, plot: float) -> None:
         if not self._spans:
@@ -307,7 +286,43 @@ class Frame:
         return not self._spans or moment.replace(tzinfo=UTC).timestamp() <= self._until
 
 
-def trace(x: Sequence[str], y: Sequence[float], **rest: Any) -> dict[str, Any]:
+def axis_of(palette: Palette) -> dict[str, Any]:
+    """What every axis has."""
+    return {
+        "fixedrange": True,
+        "zeroline": False,
+        "gridcolor": palette.faint,
+        "tickfont": {"color": palette.muted, "size": 13, "family": FONT},
+        "ticks": "",
+    }
+
+
+def round_ticks(reach: tuple[float, float], unit: str, *, sign: bool) -> dict[str, Any]:
+    """Round numbers on an axis, with their unit and a true minus."""
+    values = nice(*reach)
+    step = values[1] - values[0] if len(values) > 1 else 1.0
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    texts = [inert(with_unit(_tick(value, decimals, sign=sign), unit)) for value in values]
+    return {"tickvals": values, "ticktext": texts}
+
+
+def _tick(value: float, decimals: int, *, sign: bool) -> str:
+    if decimals > 5:  # more are written as a power of ten
+        return f"{value:{'+' if sign and value else ''}.3g}".replace("-", MINUS)
+    return signed(value, decimals) if sign else f"{value:,.{decimals}f}"
+
+
+def hover_label(palette: Palette) -> dict[str, Any]:
+    """How words look that appear where one points."""
+    return {
+        "bgcolor": palette.page,
+        "bordercolor": palette.muted,
+        "font": {"color": palette.ink, "family": FONT, "size": 13},
+        "align": "left",
+    }
+
+
+def trace(x: Sequence[str | float], y: Sequence[float], **rest: Any) -> dict[str, Any]:
     """A line of values."""
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), **rest}
 
@@ -333,7 +348,7 @@ def across(y: float, colour: str, dash: str, width: float = 1.2) -> dict[str, An
 
 def note(text: str, colour: str, **place: Any) -> dict[str, Any]:
     """Words on the figure; the caller has made them inert."""
-    font = {"color": colour, "size": 13, "family": _FONT}
+    font = {"color": colour, "size": 13, "family": FONT}
     return {"text": text, "showarrow": False, "align": "left", "font": font, **place}
 
 
@@ -346,7 +361,7 @@ def bare_layout(palette: Palette, *, height: float) -> dict[str, Any]:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "showlegend": False,
         "dragmode": False,
-        "font": {"family": _FONT, "color": palette.ink, "size": 13},
+        "font": {"family": FONT, "color": palette.ink, "size": 13},
     }
 
 
@@ -398,7 +413,7 @@ def _spread(wanted: Sequence[tuple[float, int]], plot: float) -> list[float]:
     return placed
 
 
-def _heading(title: str, subtitle: str, palette: Palette) -> tuple[dict[str, Any], float]:
+def heading_of(title: str, subtitle: str, palette: Palette) -> tuple[dict[str, Any], float]:
     """The title with its subtitle, wrapped for narrow screens, and its height in pixels."""
     titles = textwrap.wrap(title, 76) or [""]
     subtitles = textwrap.wrap(subtitle, 112)
@@ -414,7 +429,7 @@ def _heading(title: str, subtitle: str, palette: Palette) -> tuple[dict[str, Any
         "yref": "container",
         "yanchor": "top",
         "pad": {"t": 20, "l": 2},
-        "font": {"color": palette.ink, "family": _FONT, "size": 17},
+        "font": {"color": palette.ink, "family": FONT, "size": 17},
     }
     return heading, _LINE * len(titles) + _SMALL_LINE * len(subtitles)
 
@@ -424,10 +439,13 @@ def _shape(kind: str, x: tuple[str, str], y: tuple[float, float], colour: str) -
     return {"type": kind, **ends, "line": {"width": 1, "color": colour}}
 
 
-def _nice(low: float, high: float) -> list[float]:
+def nice(low: float, high: float) -> list[float]:
     """Four to nine round numbers in a range."""
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (5, 2, 1) if power * factor <= rough)
     first = math.ceil(low / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    digits = 2 - math.floor(math.log10(step))  # enough to take off the error of the product
+    return [
+        round(number * step, digits) for number in range(first, math.floor(high / step + 1e-9) + 1)
+    ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from abkit.decision import evidence_on, leading_arm
 from abkit.plots.words import Standing, standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from abkit.rollout import Rollout
 
@@ -46,12 +47,23 @@ class Mark:
     by_rule: bool
 
 
-def looks_of(records: Iterable[Record], metric: str) -> Iterator[Look]:
-    """The looks at which a metric was seen."""
+def looks_of(records: Sequence[Record], metric: str) -> Iterator[Look]:
+    """The looks at which a metric was seen; of several treatments, at the one that is ahead now."""
+    arm = leading_arm(records[-1]) if records else ""
     for record in records:
-        found = next((item for item in record["evidence"] if item["metric"] == metric), None)
+        known = evidence_on(record, arm)
+        found = next((item for item in known if item["metric"] == metric), None)
         if found is not None:
             yield Look(record, found)
+
+
+def fronted(records: Sequence[Record], rollout: Rollout) -> Rollout:
+    """The rollout with the treatment in front that its figures tell of, and its error rates."""
+    arm = leading_arm(records[-1]) if records else ""
+    if not rollout.is_contest or arm not in rollout.arms:
+        return rollout
+    rivals = tuple(name for name in rollout.arms if name != arm)
+    return replace(rollout, treatment=arm, rivals=rivals)
 
 
 def marks_of(records: Sequence[Record], rollout: Rollout) -> list[Mark]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from abkit.comoments import Comoments
-    from abkit.estimate import Alternative
+    from abkit.estimate import Alternative, Status
     from abkit.stats.ratio import Term
 
 _FEWEST_UNITS: Final = 2  # a variance needs two values
@@ -96,18 +96,65 @@ def within_strata(
         n_treatment=sum(t.n for _, t in strata),
     )
     kept = [pair for pair in strata if min(pair[0].n, pair[1].n) >= _FEWEST_UNITS]
-    terms = (metric, *covariates)
-    cells = [(linearised(c, terms), linearised(t, terms)) for c, t in kept]
-    usable = [(c, t) for c, t in cells if c is not None and t is not None]
-    if len(usable) < len(kept):
-        return replace(blank, status="undefined")
-    name = term_name(metric)
-    plain = [(c.moments(name), t.moments(name)) for c, t in usable]
-    shares = precision_shares([(c.n, t.n) for c, t in usable])
+    plain = comparable(kept, metric=metric)
+    if isinstance(plain, str):
+        return replace(blank, status=plain)
+    shares = precision_shares([(c.n, t.n) for c, t in plain])
     result = post_stratified(plain, weights=shares, alpha=alpha, alternative=alternative)
     result = _named(result, blank)
-    if not covariates or not usable or result.standard_error is None:
+    if not covariates or not plain or result.standard_error is None:
         return result
+    adjusted = comparable(kept, metric=metric, covariates=covariates)
+    if isinstance(adjusted, str):
+        return replace(blank, status=adjusted)
+    better = post_stratified(adjusted, weights=shares, alpha=alpha, alternative=alternative)
+    if better.standard_error is None:
+        return _named(better, blank)
+    gain = 1 - (better.standard_error / result.standard_error) ** 2
+    return replace(_named(better, blank), variance_reduction=gain)
+
+
+def comparable(
+    strata: Sequence[tuple[Comoments, Comoments]],
+    *,
+    metric: Term,
+    covariates: Sequence[Term] = (),
+) -> list[tuple[Moments, Moments]] | Status:
+    """Moments of one number per unit in each stratum, whatever the metric is.
+
+    A ratio becomes its linearised values, and what covariates predict is taken out, with slopes
+    that all strata share. What compares means, at one look or at many, takes them from here.
+
+    Args:
+        strata: (control, treatment) comoments of each stratum, both with at least one unit.
+        metric: a column, or a pair (numerator, denominator) for a ratio of sums.
+        covariates: columns or ratios measured before the assignment.
+
+    Returns:
+        (control, treatment) of each stratum; or why there are none: "undefined" where a
+        denominator sums to zero or a number does not fit into a float, "collinear" or
+        "insufficient_data" where the covariates have no slopes.
+
+    Raises:
+        DataError: a column is missing.
+
+    Source: Deng, Knoblich, Lu (2018) for ratios; Deng, Xu, Kohavi, Walker (2013) for covariates.
+
+    Examples:
+        >>> from abkit.comoments import Comoments
+        >>> arms = Comoments.of({"x": [1.0, 2.0]}), Comoments.of({"x": [2.0, 5.0]})
+        >>> [(control, treatment)] = comparable([arms], metric="x")
+        >>> control.mean, treatment.mean
+        (1.5, 3.5)
+    """
+    terms = (metric, *covariates)
+    cells = [(linearised(c, terms), linearised(t, terms)) for c, t in strata]
+    usable = [(c, t) for c, t in cells if c is not None and t is not None]
+    if len(usable) < len(cells):
+        return "undefined"
+    name = term_name(metric)
+    if not covariates or not usable:
+        return [(c.moments(name), t.moments(name)) for c, t in usable]
     arms = [arm for pair in usable for arm in pair]
     products = [
         [math.fsum(arm.products[i][j] for arm in arms) for j in range(len(terms))]
@@ -115,16 +162,11 @@ def within_strata(
     ]
     found = adjustment(products, sum(arm.n for arm in arms) - len(arms))
     if found.status != "ok":
-        return replace(blank, status=found.status)
+        return found.status
     try:
-        adjusted = [_adjusted(pair, found.theta) for pair in usable]
+        return [_adjusted(pair, found.theta) for pair in usable]
     except DataError:  # squares that do not fit into a float
-        return replace(blank, status="undefined")
-    better = post_stratified(adjusted, weights=shares, alpha=alpha, alternative=alternative)
-    if better.standard_error is None:
-        return _named(better, blank)
-    gain = 1 - (better.standard_error / result.standard_error) ** 2
-    return replace(_named(better, blank), variance_reduction=gain)
+        return "undefined"
 
 
 def _named(result: Estimate, blank: Estimate) -> Estimate:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from abkit.comoments import Comoments
 from abkit.errors import DataError
+from abkit.records import counted
 from abkit.store.sql import cast_text, first_line, quoted
 
 try:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 MOST_LABELS: Final = 200  # values of a segment or epoch; more are an identifier, not a group
 _FIRST_ROWS: Final = 1_001
-_ABSENT: Final = "(missing)"
+ABSENT: Final = "(missing)"
 
 
 class Key(NamedTuple):
@@ -41,12 +42,14 @@ class Key(NamedTuple):
         epoch: its allocation epoch; empty where the table has none.
         segment: column of the segment; empty for all units.
         value: value of that column.
+        look: the look that first sees it, from 1; 0 where there is one look only.
     """
 
     variant: str
     epoch: str = ""
     segment: str = ""
     value: str = ""
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +71,19 @@ class Facts:
     capped: Mapping[str, int]
 
 
-class _Select:
+class Select:
     """The aggregates of one query, each asked for once."""
 
     def __init__(self) -> None:
         self.places: dict[str, int] = {}
 
     def __call__(self, part: str) -> int:
+        """The place of an aggregate in the rows."""
         return self.places.setdefault(part, len(self.places))
 
 
 @dataclass(frozen=True, slots=True)
-class _Family:
+class Family:
     """Where in a row the comoments of some columns are."""
 
     n: int
@@ -89,6 +93,7 @@ class _Family:
     def read(
         self, names: tuple[str, ...], row: Sequence[Any], shifts: Sequence[float]
     ) -> Comoments:
+        """The comoments in a row, with what was taken off each column put back."""
         n = int(row[self.n])
         if n == 0:
             return Comoments.empty(names)
@@ -104,7 +109,7 @@ class _Family:
             for i in k
         )
         if not all(map(math.isfinite, [*means, *itertools.chain.from_iterable(products)])):
-            raise DataError(_too_large(names))
+            raise DataError(too_large(names))
         return Comoments(names, n, means, products)
 
 
@@ -118,6 +123,7 @@ def read_cells(
     missing: str,
     caps: Mapping[str, tuple[float, float]],
     parts: Mapping[str, str],
+    look: str | None = None,
 ) -> tuple[dict[tuple[str, ...], dict[Key, Comoments]], dict[str, Facts]]:
     """Comoments of families of columns by variant, epoch and segment; see `UnitTable.cells`.
 
@@ -130,26 +136,26 @@ def read_cells(
         missing: "error", "exclude" (rows that lack any column of the family), or "zero".
         caps: lowest and highest value of some columns.
         parts: what each column is, for messages.
+        look: SQL expression of the look that first sees a row, if there are several.
 
     Raises:
         DataError: values are missing, infinite or too large, or a segment has too many values.
     """
     columns = list(dict.fromkeys(itertools.chain.from_iterable(families)))
-    groups = ["v", "e", *(f"s{i}" for i in range(len(segments)))]
-    labels = [cast_text(variant), "''" if epoch is None else cast_text(epoch)]
-    labels += [f"coalesce({cast_text(name)}, '{_ABSENT}')" for name in segments]
-    if grouped := [*segments, *([] if epoch is None else [epoch])]:
-        _check_labels(connection, grouped)
-    shifts = _shifts(connection, columns)
+    groups, labels = grouping(connection, variant, epoch, segments)
+    shifts = shifts_of(connection, columns)
     shown = [f"{label} AS {name}" for label, name in zip(labels, groups, strict=True)]
     for i, name in enumerate(columns):
         shown += [f"CAST({quoted(name)} AS DOUBLE) AS r{i}"]
-        shown += [f"{_usable(name, missing, caps.get(name))} - '{shifts[name]!r}'::DOUBLE AS c{i}"]
-    select = _Select()
+        shown += [f"{usable(name, missing, caps.get(name))} - '{shifts[name]!r}'::DOUBLE AS c{i}"]
+    select = Select()
     places = {f: _family(select, [columns.index(name) for name in f], missing) for f in families}
-    facts = [_facts(select, i, caps.get(name)) for i, name in enumerate(columns)]
-    sets = ", ".join(["(v, e)", *(f"(v, e, {name})" for name in groups[2:])])
-    chosen = [*groups, *(f"grouping({name})" for name in groups[2:]), *select.places]
+    facts = [ask_facts(select, i, caps.get(name)) for i, name in enumerate(columns)]
+    base = "v, e" if look is None else "v, e, l"
+    shown += [] if look is None else [f"{look} AS l"]
+    sets = ", ".join([f"({base})", *(f"({base}, {name})" for name in groups[2:])])
+    seen = ["0" if look is None else "l"]
+    chosen = [*groups, *(f"grouping({name})" for name in groups[2:]), *seen, *select.places]
     query = (
         f"SELECT {', '.join(chosen)} FROM (SELECT {', '.join(shown)} FROM data) "  # noqa: S608
         f"GROUP BY GROUPING SETS ({sets})"
@@ -157,14 +163,14 @@ def read_cells(
     try:
         rows = connection.execute(query).fetchall()
     except duckdb.OutOfRangeException as error:
-        raise DataError(f"{_too_large(columns)} ({first_line(error)})") from None
-    found = sorted(_keyed(rows, segments), key=lambda item: item[0])
+        raise DataError(f"{too_large(columns)} ({first_line(error)})") from None
+    found = sorted(keyed(rows, segments), key=lambda item: item[0])
     known = {
-        name: _read_facts([(key, row) for key, row in found if not key.segment], facts[i])
+        name: read_facts([(key, row) for key, row in found if not key.segment], facts[i])
         for i, name in enumerate(columns)
     }
     for name, fact in known.items():
-        _check_values(parts.get(name, "column"), name, fact, missing)
+        check_values(parts.get(name, "column"), name, fact, missing)
     return {
         family: {
             key: place.read(family, row, [shifts[name] for name in family]) for key, row in found
@@ -173,7 +179,21 @@ def read_cells(
     }, known
 
 
-def _shifts(connection: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> dict[str, float]:
+def grouping(
+    connection: duckdb.DuckDBPyConnection,
+    variant: str,
+    epoch: str | None,
+    segments: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """Names and SQL of what cells are made by: variant, epoch and segments."""
+    if grouped := [*segments, *([] if epoch is None else [epoch])]:
+        check_labels(connection, grouped)
+    labels = [cast_text(variant), "''" if epoch is None else cast_text(epoch)]
+    labels += [f"coalesce({cast_text(name)}, '{ABSENT}')" for name in segments]
+    return ["v", "e", *(f"s{i}" for i in range(len(segments)))], labels
+
+
+def shifts_of(connection: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> dict[str, float]:
     """A number in the middle of each column; which one changes rounding only."""
     shown = []
     for name in columns:
@@ -185,7 +205,8 @@ def _shifts(connection: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> di
     return dict(zip(columns, map(float, row or ()), strict=True))
 
 
-def _usable(name: str, missing: str, caps: tuple[float, float] | None) -> str:
+def usable(name: str, missing: str, caps: tuple[float, float] | None) -> str:
+    """A column as SQL: finite numbers within its caps, or NULL."""
     x = f"CAST({quoted(name)} AS DOUBLE)"
     x = f"CASE WHEN isfinite({x}) THEN {x} {'ELSE 0' if missing == 'zero' else ''} END"
     if caps is None:
@@ -195,14 +216,14 @@ def _usable(name: str, missing: str, caps: tuple[float, float] | None) -> str:
     return f"CASE WHEN ({x}) IS NOT NULL THEN least({upper}, greatest({lower}, {x})) END"
 
 
-def _family(select: _Select, places: list[int], missing: str) -> _Family:
+def _family(select: Select, places: list[int], missing: str) -> Family:
     """Ask for the aggregates of a family."""
     chosen = ""
     if missing == "exclude" and len(places) > 1:
         chosen = " AND ".join(f"c{i} IS NOT NULL" for i in sorted(places))
         chosen = f" FILTER ({chosen})"
     k = range(len(places))
-    return _Family(
+    return Family(
         select(f"count(c{places[0]}){chosen}"),
         tuple(select(f"favg(c{i}){chosen}") for i in places),
         {
@@ -219,7 +240,7 @@ def _family(select: _Select, places: list[int], missing: str) -> _Family:
     )
 
 
-def _facts(select: _Select, i: int, caps: tuple[float, float] | None) -> tuple[int, ...]:
+def ask_facts(select: Select, i: int, caps: tuple[float, float] | None) -> tuple[int, ...]:
     """Ask for what the values of a column are like."""
     capped = "0"
     if caps is not None:
@@ -236,18 +257,20 @@ def _facts(select: _Select, i: int, caps: tuple[float, float] | None) -> tuple[i
     )
 
 
-def _keyed(
+def keyed(
     rows: Sequence[Sequence[Any]], segments: Sequence[str]
 ) -> Iterator[tuple[Key, Sequence[Any]]]:
+    """The cell of each row, and its aggregates."""
     k = len(segments)
     for row in rows:
         # grouping() is 0 for the column that the row was grouped by.
         by = next((i for i in range(k) if row[2 + k + i] == 0), None)
         value = {} if by is None else {"segment": segments[by], "value": row[2 + by]}
-        yield Key(row[0], row[1], **value), row[2 + 2 * k :]
+        yield Key(row[0], row[1], **value, look=row[2 + 2 * k]), row[3 + 2 * k :]
 
 
-def _read_facts(rows: Sequence[tuple[Key, Sequence[Any]]], places: tuple[int, ...]) -> Facts:
+def read_facts(rows: Sequence[tuple[Key, Sequence[Any]]], places: tuple[int, ...]) -> Facts:
+    """What `ask_facts` asked for, over the cells of all units."""
     absent, infinite, other, capped = places
     missing: dict[str, int] = {}
     changed: dict[str, int] = {}
@@ -258,11 +281,13 @@ def _read_facts(rows: Sequence[tuple[Key, Sequence[Any]]], places: tuple[int, ..
     return Facts(missing, sum(row[infinite] for _, row in rows), odd is None, odd, changed)
 
 
-def _too_large(names: Sequence[str]) -> str:
-    return f"values of {', '.join(map(repr, names))} are too large for their squares"
+def too_large(names: Sequence[str]) -> str:
+    """What is wrong with columns whose squares leave the floats."""
+    shown = ", ".join(repr(name) for name in names if not name.startswith("\0"))  # not our own
+    return f"values of {shown} are too large for their squares"
 
 
-def _check_labels(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+def check_labels(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
     """An identifier is no segment: stop before each of its values becomes a cell."""
     shown = [f"count(DISTINCT {quoted(name)})" for name in names]
     row = connection.execute(f"SELECT {', '.join(shown)} FROM data").fetchone()  # noqa: S608
@@ -274,15 +299,16 @@ def _check_labels(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -
             )
 
 
-def _check_values(part: str, name: str, facts: Facts, missing: str) -> None:
+def check_values(part: str, name: str, facts: Facts, missing: str) -> None:
+    """Reject a column that is infinite, or missing where it must not be."""
     if facts.infinite:
         raise DataError(
-            f"{part} {name!r} is infinite in {facts.infinite:,} rows; mend or drop them"
+            f"{part} {name!r} is infinite in {counted(facts.infinite, 'row')}; mend or drop each"
         )
     absent = {label: n for label, n in facts.missing.items() if n}
     if absent and missing == "error":
         listed = ", ".join(f"{label}: {n:,}" for label, n in absent.items())
         raise DataError(
-            f"{part} {name!r} is missing or NaN in {sum(absent.values()):,} rows ({listed}); "
-            "drop or fill them, or say missing='exclude' or 'zero' (--missing)"
+            f"{part} {name!r} is missing or NaN in {counted(sum(absent.values()), 'row')} "
+            f"({listed}); drop or fill each, or say missing='exclude' or 'zero' (--missing)"
         )

@@ -60,7 +60,8 @@ class StoreReader:
         self, workspace: str | os.PathLike[str], *, timeout_seconds: float = READ_SECONDS
     ) -> None:
         """Remember where the published file is; it is opened for each question."""
-        self._path = Path(workspace) / "store" / PUBLISHED
+        self.workspace = Path(workspace)
+        self._path = self.workspace / "store" / PUBLISHED
         self._timeout_seconds = timeout_seconds
 
     def published(self) -> datetime:

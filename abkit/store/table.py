@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from abkit.errors import DataError
-from abkit.records import hint
+from abkit.records import counted
 from abkit.store.cells import Facts, Key, read_cells
-from abkit.store.sql import cast_text, first_line, quoted
-
-try:
-    import duckdb
-except ImportError as error:
-    from abkit.errors import MissingExtraError
-
-    msg = "analysis needs DuckDB: pip install 'abkit-rollouts[analysis]'"
-    raise MissingExtraError(msg) from error
+from abkit.store.looks import cut
+from abkit.store.repeats import repeated_units
+from abkit.store.source import (
+    check_numbers,
+    check_plain,
+    connected,
+    is_parquet,
+    name_of,
+    readable,
+    relation_of,
+    types_of,
+)
+from abkit.store.sql import cast_text, quoted
+from abkit.store.sums import read_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import duckdb
+
     from abkit.comoments import Comoments
+    from abkit.store.looks import Cuts, Looks
 
 Missing = Literal["error", "exclude", "zero"]
-
-_READERS = {
-    ".csv": "read_csv",
-    ".tsv": "read_csv",
-    ".txt": "read_csv",
-    ".gz": "read_csv",
-    ".parquet": "read_parquet",
-    ".pq": "read_parquet",
-    ".json": "read_json",
-    ".jsonl": "read_json",
-    ".ndjson": "read_json",
-}
-_NUMBERS = frozenset(["boolean", "float", "double", "decimal"]).union(
-    f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge")
-) | frozenset(["integer", "uinteger"])
-_NESTED = frozenset(["struct", "map", "list", "array", "union", "variant"])
+SUMMED_FROM = 100_000  # rows; fewer are counted the most careful way in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +46,9 @@ class Columns:
         numbers: columns of metrics, of the parts of ratios, and of covariates, by part.
         epoch: allocation epoch, if the allocation changed.
         segments: what results are also broken down by.
+        time: when a row is complete, if the table is looked at more than once.
+        cluster: what was randomised, if a unit is only a part of it.
+        delivered: what a unit really met, if that was logged.
     """
 
     unit: str
@@ -62,11 +56,17 @@ class Columns:
     numbers: Mapping[str, str]
     epoch: str | None = None
     segments: tuple[str, ...] = ()
+    time: str | None = None
+    cluster: str | None = None
+    delivered: str | None = None
 
     def labels(self) -> list[tuple[str, str]]:
         """Part and column of everything that is not a number."""
         found = [("unit", self.unit), ("variant", self.variant)]
         found += [("epoch", self.epoch)] if self.epoch is not None else []
+        found += [("time", self.time)] if self.time is not None else []
+        found += [("cluster", self.cluster)] if self.cluster is not None else []
+        found += [("delivered", self.delivered)] if self.delivered is not None else []
         return found + [("segment", name) for name in self.segments]
 
 
@@ -79,12 +79,16 @@ class UnitTable:
         columns: which column plays which part.
         counts: rows per variant.
         missing: what to do with rows without a value.
+        cuts: moments at which the table is looked at; None for one look at all of it.
+        repeated: units in more than one row, and those in more than one variant.
     """
 
     connection: duckdb.DuckDBPyConnection
     columns: Columns
     counts: Mapping[str, int]
     missing: Missing
+    cuts: Cuts | None = None
+    repeated: tuple[int, int] = (0, 0)
 
     def epoch_counts(self) -> dict[str, dict[str, int]]:
         """Rows by epoch and variant; a single epoch without name where there is no such column."""
@@ -100,12 +104,7 @@ class UnitTable:
 
     def repeats(self) -> tuple[int, int]:
         """Units that stand in more than one row, and those in more than one variant."""
-        row = self.connection.execute(
-            "SELECT count(*) FILTER (n > 1), count(*) FILTER (arms > 1) FROM ("  # noqa: S608
-            f"SELECT count(*) AS n, count(DISTINCT {quoted(self.columns.variant)}) AS arms "
-            f"FROM data GROUP BY {quoted(self.columns.unit)} HAVING count(*) > 1)"
-        ).fetchone()
-        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+        return self.repeated
 
     def quantiles(self, wanted: Mapping[str, float], variant: str) -> dict[str, float]:
         """Quantiles of columns in one variant, each a value that was seen.
@@ -134,12 +133,14 @@ class UnitTable:
         self,
         families: Sequence[tuple[str, ...]],
         caps: Mapping[str, tuple[float, float]] | None = None,
+        binary: Sequence[str] = (),
     ) -> tuple[dict[tuple[str, ...], dict[Key, Comoments]], dict[str, Facts]]:
         """Joint moments of each family of columns in every cell, from one query.
 
         Args:
             families: columns that are needed together, of the same units.
             caps: lowest and highest value of columns that are winsorised.
+            binary: columns that may hold nothing but 0 and 1; what else they hold is looked up.
 
         Returns:
             By family and cell the comoments, and by column what its values are like.
@@ -147,21 +148,34 @@ class UnitTable:
         Raises:
             DataError: values are missing where they must not be, infinite, or too large.
         """
+        asked: dict[str, Any] = {
+            "variant": self.columns.variant,
+            "epoch": self.columns.epoch,
+            "segments": self.columns.segments,
+            "families": families,
+        }
+        large = sum(self.counts.values()) >= SUMMED_FROM
+        if large and self.missing == "error" and not caps and self.cuts is None:
+            found = read_sums(self.connection, **asked, binary=binary)
+            if found is not None:
+                return found
         return read_cells(
             self.connection,
-            variant=self.columns.variant,
-            epoch=self.columns.epoch,
-            segments=self.columns.segments,
-            families=families,
+            **asked,
             missing=self.missing,
             caps=caps or {},
             parts=self.columns.numbers,
+            look=None if self.cuts is None else self.cuts.sql,
         )
 
 
 @contextmanager
 def open_table(
-    source: object, columns: Columns, *, missing: Missing = "error"
+    source: object,
+    columns: Columns,
+    *,
+    missing: Missing = "error",
+    looks: Looks | None = None,
 ) -> Iterator[UnitTable]:
     """Load the columns that are needed: the source is read once, text is parsed once.
 
@@ -170,104 +184,50 @@ def open_table(
             or a DuckDB relation; one row per unit.
         columns: which column plays which part.
         missing: what to do with rows without a value: raise, leave out, or count as 0.
+        looks: moments to look at, of the column of the time; rows after the last are dropped.
 
     Raises:
         DataError: the file, a column or a value is not usable; the message names it.
     """
-    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
-        relation = _relation(connection, source)
-        types = {name: (kind.id, str(kind)) for name, kind in _types(relation)}
-        _check_columns(types, columns)
+    with connected() as connection:
+        relation = relation_of(connection, source)
+        parts = [*columns.labels(), *((part, name) for name, part in columns.numbers.items())]
+        types = types_of(relation, parts)
         names = [name for _, name in columns.labels()] + list(columns.numbers)
-        try:
-            _register(connection, relation, names)
-        except duckdb.Error as error:
-            msg = f"cannot read {_name(source)}: {first_line(error)}"
-            raise DataError(msg) from None
+        scanned = is_parquet(source) and looks is None
+        with readable(source):
+            _register(connection, relation, names, scanned=scanned)
         row = connection.execute("SELECT count(*) FROM data").fetchone()
         if row is None or row[0] == 0:
-            msg = f"{_name(source)} has no rows"
+            msg = f"{name_of(source)} has no rows"
             raise DataError(msg)
-        _check_types(types, columns)
+        check_numbers(types, columns.numbers)
+        check_plain(types, columns.labels())
         if columns.epoch is not None:
             _check_filled(connection, "epoch", columns.epoch)
-        counts = _counts(connection, columns.unit, columns.variant)
-        yield UnitTable(connection, columns, counts, missing)
+        if columns.cluster is not None:
+            _check_filled(connection, "cluster", columns.cluster)
+        cuts = None if looks is None else cut(connection, looks)
+        # A file that is scanned in place may be damaged anywhere.
+        with readable(source) if scanned else nullcontext():
+            counts = _counts(connection, columns.variant)
+            rows = sum(counts.values())
+            repeated = repeated_units(connection, columns.unit, columns.variant, rows)
+            yield UnitTable(connection, columns, counts, missing, cuts, repeated)
 
 
-def _types(relation: Any) -> list[tuple[str, Any]]:
-    return list(zip(relation.columns, relation.types, strict=True))
-
-
-def _relation(connection: duckdb.DuckDBPyConnection, source: object) -> Any:
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if not path.is_file():
-            msg = f"no file {os.fspath(path)!r}"
-            raise DataError(msg)
-        if path.stat().st_size == 0:
-            msg = f"the file {os.fspath(path)!r} is empty"
-            raise DataError(msg)
-        reader = _READERS.get(path.suffix.lower())
-        if reader is None:
-            msg = (
-                f"cannot tell what {os.fspath(path)!r} is from its ending; "
-                f"known are {', '.join(_READERS)}"
-            )
-            raise DataError(msg)
-        try:
-            return connection.sql(
-                f"FROM {reader}($path, hive_partitioning = false)",  # the name is one of ours
-                params={"path": _literal(os.fspath(path))},
-            )
-        except duckdb.Error as error:
-            msg = f"cannot read {os.fspath(path)!r}: {first_line(error)}"
-            raise DataError(msg) from None
-    if isinstance(source, duckdb.DuckDBPyRelation):
-        return connection.from_arrow(source.to_arrow_table())
-    module = type(source).__module__.partition(".")[0]
-    try:
-        if module == "pandas":
-            return connection.from_df(source)  # type: ignore[arg-type]
-        return connection.from_arrow(source)
-    except (duckdb.Error, TypeError, ValueError) as error:
-        msg = (
-            f"cannot read a {type(source).__name__} as a table "
-            f"({first_line(error)}); give a path, a pandas or polars frame, an Arrow table "
-            "or a DuckDB relation"
-        )
-        raise DataError(msg) from None
-
-
-def _register(connection: duckdb.DuckDBPyConnection, relation: Any, columns: list[str]) -> None:
-    """Load the columns needed as the table `data`: the source is read once, text parsed once."""
+def _register(
+    connection: duckdb.DuckDBPyConnection,
+    relation: Any,
+    columns: list[str],
+    *,
+    scanned: bool = False,
+) -> None:
+    """Make the columns needed the table `data`, or a view if the source is scanned in place."""
     chosen = ", ".join(quoted(name) for name in dict.fromkeys(columns))
     relation.create_view("source")
-    connection.execute(f"CREATE TEMP TABLE data AS SELECT {chosen} FROM source")  # noqa: S608
-
-
-def _check_columns(types: Mapping[str, tuple[str, str]], columns: Columns) -> None:
-    for part, name in (
-        *columns.labels(),
-        *((part, name) for name, part in columns.numbers.items()),
-    ):
-        if name not in types:
-            msg = f"no column {name!r} for the {part}{hint(name, types)}"
-            raise DataError(msg)
-
-
-def _check_types(types: Mapping[str, tuple[str, str]], columns: Columns) -> None:
-    for name, part in columns.numbers.items():
-        kind, written = types[name]
-        if kind not in _NUMBERS:
-            advice = "; cast the categories to numbers" if kind == "enum" else ""
-            raise DataError(f"{part} {name!r} holds {_short(written)}, not numbers{advice}")
-    for part, name in columns.labels():
-        kind, written = types[name]
-        if kind in _NESTED:
-            raise DataError(
-                f"{part} {name!r} holds {_short(written)}; give a column of plain text or numbers"
-            )
+    kind = "VIEW" if scanned else "TABLE"
+    connection.execute(f"CREATE TEMP {kind} data AS SELECT {chosen} FROM source")  # noqa: S608
 
 
 def _check_filled(connection: duckdb.DuckDBPyConnection, part: str, name: str) -> None:
@@ -275,33 +235,17 @@ def _check_filled(connection: duckdb.DuckDBPyConnection, part: str, name: str) -
         f"SELECT count(*) - count({quoted(name)}) FROM data"  # noqa: S608
     ).fetchone()
     if row is not None and row[0]:
-        raise DataError(f"{part} {name!r} is empty in {row[0]:,} rows; drop them or fill them")
+        raise DataError(f"{part} {name!r} is empty in {counted(row[0], 'row')}; drop or fill each")
 
 
-def _counts(connection: duckdb.DuckDBPyConnection, unit: str, variant: str) -> dict[str, int]:
+def _counts(connection: duckdb.DuckDBPyConnection, variant: str) -> dict[str, int]:
     rows = connection.execute(
-        f"SELECT {cast_text(variant)}, count(*), count(*) - count({quoted(unit)}) "  # noqa: S608
-        "FROM data GROUP BY 1 ORDER BY 1 NULLS FIRST"
+        f"SELECT {cast_text(variant)}, count(*) FROM data GROUP BY 1 ORDER BY 1 NULLS FIRST"  # noqa: S608
     ).fetchall()
-    for label, n, without_unit in rows:
+    for label, n in rows:
         if label is None:
-            msg = f"column {variant!r} is empty in {n:,} rows; drop them or name their variant"
+            msg = (
+                f"column {variant!r} is empty in {counted(n, 'row')}; drop each or name its variant"
+            )
             raise DataError(msg)
-        if without_unit:
-            msg = f"column {unit!r} is empty in {without_unit:,} rows of variant {label!r}"
-            raise DataError(msg)
-    return {label: n for label, n, _ in rows}
-
-
-def _short(written: str) -> str:
-    """The first of a type's words: those of an enumeration can be thousands."""
-    return written if len(written) <= 60 else f"{written[:59]}…"
-
-
-def _name(source: object) -> str:
-    return repr(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "the table"
-
-
-def _literal(path: str) -> str:
-    """A path in which DuckDB finds no pattern: only this very file is read."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
+    return dict(rows)

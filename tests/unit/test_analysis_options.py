@@ -462,7 +462,7 @@ def test_long_and_odd_variant_names_do_not_break_the_table(width: int) -> None:
 def test_the_words_say_what_is_known_and_how_well() -> None:
     words = run(metrics=["bought"]).explain()
     assert words.startswith("1,200 units were compared: ")
-    assert "The split is what was intended." in words
+    assert "The split fits what was intended." in words
     assert "bought, b against a: +" in words
     assert " pp (" in words
     assert "With 95 % confidence" in words
@@ -586,8 +586,9 @@ def test_a_nested_column_is_no_label(part: str) -> None:
 
 
 def test_an_identifier_is_no_segment() -> None:
-    with pytest.raises(DataError, match="'user' has 1,200 values, more than 200"):
-        run(metrics=["spend"], segments=["user"])
+    frame = FRAME.assign(session=FRAME.user)
+    with pytest.raises(DataError, match="'session' has 1,200 values, more than 200"):
+        run(frame, metrics=["spend"], segments=["session"])
 
 
 def test_an_epoch_must_be_there_for_every_row() -> None:

@@ -340,7 +340,8 @@ def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
             ["no 'latency_margin'", "'latency_ms'", "log = true"],
         ),
         ({"strategy": "ab"}, ["picks a winner", "policy.objectives ="]),
-        ({"strategy": "ab", "treatments": ["b", "c"]}, ["['b', 'c']", "one treatment"]),
+        ({"strategy": "ab", "treatments": ["b", "c"]}, ["['b', 'c']", "leave out `treatment`"]),
+        ({"rivals": ["b"]}, ["'rivals'", "treatments = [...]"]),
     ],
 )
 def test_a_message_names_file_place_value_and_way_out(
@@ -502,6 +503,42 @@ def test_the_published_schema_is_up_to_date() -> None:
     assert made.PUBLISHED.read_text(encoding="utf-8") == made.text(), (
         "run `python -m abkit.plan_file.schema`"
     )
+
+
+SEVERAL = {key: value for key, value in FOUR.items() if key != "treatment"}
+
+
+def test_several_treatments_are_one_rollout() -> None:
+    found = plan_of(SEVERAL | {"strategy": "ab", "treatments": ["b", "c"], **CLICKS})
+    assert (found.treatment, found.rivals) == ("b", ("c",))
+    assert found.arm_policy.beta == pytest.approx(found.policy.beta / 2)
+    one = plan_of(SEVERAL | {"strategy": "ab", "treatments": ["b"], **CLICKS})
+    assert one == plan_of(FOUR | {"treatment": "b", "strategy": "ab", **CLICKS})
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"treatments": ["b", "c"]}, ["strategy = 'ab'", "['b', 'c']"]),
+        ({"strategy": "canary", "treatments": ["b", "c"]}, ["strategy = 'ab'"]),
+        ({"strategy": "ab", "treatments": "b", **CLICKS}, ["list of variants", "'b'"]),
+        ({"strategy": "ab", "treatments": [], **CLICKS}, ["list of variants", "[]"]),
+        ({"strategy": "ab", "treatments": ["b", "b"], **CLICKS}, ["all differ"]),
+        ({"strategy": "ab", "treatments": ["b", 3], **CLICKS}, ["treatments", "3"]),
+        ({"strategy": "ab", **CLICKS}, ["no 'treatment'"]),
+    ],
+    ids=str,
+)
+def test_an_odd_list_of_treatments_is_refused(more: dict[str, Any], words: list[str]) -> None:
+    message = refused(SEVERAL | more)
+    assert [word for word in words if word not in message] == [], message
+    assert not valid(SEVERAL | more)
+
+
+def test_an_editor_takes_several_treatments() -> None:
+    assert valid(SEVERAL | {"strategy": "ab", "treatments": ["b", "c"], **CLICKS})
+    assert not valid(FOUR | {"strategy": "ab", "treatments": ["b", "c"], **CLICKS})
+    assert not valid(FOUR | {"rivals": ["b"]})
 
 
 def valid(data: dict[str, Any]) -> bool:

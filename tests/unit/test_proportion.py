@@ -13,8 +13,8 @@ from abkit.errors import DataError, DesignError
 from abkit.moments import Moments
 from abkit.stats.difference import successes_of
 from abkit.stats.proportion import (
-    restricted_rate,
     newcombe,
+    restricted_rate,
     score_z,
     two_proportions,
     unpooled_z,

@@ -153,6 +153,18 @@ def test_the_trail_is_for_its_owner_alone_and_follows_no_link(workspace: Workspa
     assert (workspace.path / "elsewhere").read_bytes().count(b"\n") == 1
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_what_is_no_file_is_told_and_never_waited_for(workspace: Workspace, kind: str) -> None:
+    workspace.start(plan())
+    log = log_of(workspace)
+    log.rename(workspace.path / "elsewhere")
+    make = {"pipe": os.mkfifo, "link": lambda p: p.symlink_to("../elsewhere"), "folder": os.mkdir}
+    make[kind](log)
+    assert entries(workspace.path) == []
+    with pytest.raises(StoreError, match="audit trail"):
+        verify(workspace.path)
+
+
 # What is found out
 
 

@@ -19,14 +19,14 @@ from abkit.events import Decided
 from abkit.judge import JudgeState, judge, taken_again
 from abkit.judge.checkpoint import Checkpoint
 from abkit.log import SegmentWriter
-from abkit.machine import advance
+from abkit.machine import advance, drop
 from abkit.store.ingest import Ingested, Ingester
 from abkit.trail import AUDIT, head_record
 from abkit.workspace import Workspace
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -210,6 +210,7 @@ class Controller:
             metrics=rollout.watched_metrics,
             control=rollout.control,
             treatment=rollout.treatment,
+            rivals=rollout.rivals,
             now=now,
         )
         decision, state = judge(rollout, memory.state, observation)
@@ -227,7 +228,7 @@ class Controller:
         )
         event = Decided(now, rollout.key, moved.looks, json.dumps(record, allow_nan=False))
         written = self._log.append(event.to_record(), rollout.experiment.key, rollout.treatment)
-        if not written and decision.action != "halt":
+        if not written and decision.action != "halt" and not decision.drops:
             return None  # only what protects people is done without being written down
         self._memory[rollout.key] = _Memory(state, moved.looks, observation.total_units, news)
         if written and moved.looks % self._checkpoint_looks == 0:
@@ -241,12 +242,25 @@ class Controller:
             # An operator moved it meanwhile: a halt stands all the same, the rest looks again.
             if decision.action == "halt":
                 self._halt_again(rollout.key, moved.reason, record["decision_id"])
+            self._drop_again(rollout.key, decision.drops, moved.reason, record["decision_id"])
             return None
         return Taken(moved, decision, changed=moved.version != rollout.version)
 
     def _halt_again(self, key: str, reason: str, decision_id: str = "") -> None:
         with contextlib.suppress(TransitionError):  # over already
             self.workspace.act(key, "halt", reason=reason, actor="abkit", decision_id=decision_id)
+
+    def _drop_again(
+        self, key: str, drops: Sequence[str], reason: str, decision_id: str = ""
+    ) -> None:
+        """Drop what a decision drops, as far as it is in still."""
+        rollout = self.workspace.rollout(key)
+        arms = tuple(arm for arm in drops if arm in rollout.arms)
+        if not arms or rollout.mode == "dry_run":
+            return
+        with contextlib.suppress(TransitionError):  # over, or moved again: then it looks again
+            moved = drop(rollout, arms, now=self._clock(), reason=reason, actor="abkit")
+            self.workspace.put(moved, expected_version=rollout.version, decision_id=decision_id)
 
     def _note_head(self) -> bool:
         """Write the head of the audit trail into the event log, where it has moved."""
@@ -266,7 +280,8 @@ class Controller:
 
     def _recall(self, rollout: Rollout) -> _Memory:
         """Replay the observations recorded before this controller started, from a checkpoint on."""
-        memory, halt = _Memory(), ""
+        memory = _Memory()
+        last: tuple[str, str, Sequence[str]] = ("", "", ())
         records: list[dict[str, Any]] = []
         kept = Checkpoint.read(self._checkpoint_path(rollout.key), rollout=rollout.key)
         if kept is not None:
@@ -274,14 +289,16 @@ class Controller:
         if kept is not None and records and records[0].get("decision_id") == kept.decision_id:
             memory.state, memory.looks = kept.state, kept.look
             its = records.pop(0)
-            halt = str(its["reason"]) if its["action"] == "halt" else ""
+            last = (its["action"], str(its["reason"]), its.get("drops", ()))
         else:
             records = self._ingester.decisions(rollout.key)
         for record, decision, state in taken_again(records, memory.state):
             memory.state, memory.looks = state, int(record["look"])
-            halt = "; ".join(decision.reasons) if decision.action == "halt" else ""
-        if halt:  # recorded, and cut off before it was acted on
-            self._halt_again(rollout.key, halt)
+            last = (decision.action, "; ".join(decision.reasons), decision.drops)
+        action, reason, drops = last
+        if action == "halt":  # recorded, and cut off before it was acted on
+            self._halt_again(rollout.key, reason)
+        self._drop_again(rollout.key, drops, reason)
         return memory
 
 
@@ -327,8 +344,8 @@ def decision_record(
         "share": before.last_share,
         "state": after.state,
         **decision.to_dict(),
-        "halt_threshold": before.policy.halt_threshold,
-        "promote_threshold": before.policy.promote_threshold,
+        "halt_threshold": before.arm_policy.halt_threshold,
+        "promote_threshold": before.arm_policy.promote_threshold,
         **identity,
         "actor": "abkit",
         "rollout_state": before.to_dict(),

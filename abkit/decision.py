@@ -37,6 +37,8 @@ __all__ = [
     "Rule",
     "decide",
     "e_text",
+    "evidence_on",
+    "leading_arm",
     "sha256_of",
 ]
 
@@ -181,6 +183,21 @@ class Decision:
             **({"drops": list(self.drops)} if self.drops else {}),
             **({"leader": self.leader} if self.leader else {}),
         }
+
+
+def leading_arm(record: Mapping[str, Any]) -> str:
+    """The treatment that a decision record, as plain data, is about: of several, the one ahead."""
+    return str(record.get("leader") or record.get("treatment", ""))
+
+
+def evidence_on(record: Mapping[str, Any], arm: str) -> list[Mapping[str, Any]]:
+    """The evidence on one treatment in a decision record, as plain data."""
+    own = record.get("treatment", "") in ("", arm)
+    return [
+        item
+        for item in record.get("evidence", ())
+        if item.get("variant") == arm or (own and not item.get("variant"))
+    ]
 
 
 def decide(

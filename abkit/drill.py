@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from abkit.errors import StoreError, TransitionError
+from abkit.machine import drop
 from abkit.records import check_count
 from abkit.workspace import Workspace
 
@@ -134,6 +135,10 @@ def _copied(workspace: Workspace, folder: Path) -> Workspace:
 
 
 def _promote(copy: Workspace, rollout: Rollout) -> None:
+    if rollout.rivals and rollout.state != "ready":  # none has won yet: as if the first had
+        now = time.time()
+        alone = drop(rollout, rollout.rivals, now=now, reason="a drill", actor="drill")
+        copy.put(alone, expected_version=rollout.version)
     moved = copy.act(rollout.key, "promote", reason="a drill", actor="drill")
     if moved.state == "bake":
         copy.act(rollout.key, "promote", reason="a drill", actor="drill")

@@ -51,11 +51,12 @@ class StageForecast:
     Args:
         name: of the stage.
         mode: of the stage.
-        share: that treatment answers, in [0, 1].
-        min_units: of treatment (pairs, in the shadow), which it must meet.
+        share: that treatment answers, in [0, 1]; several have equal parts of it.
+        min_units: of treatment (pairs, in the shadow), which it must meet; of each, if several.
         requests: of both arms that meet them.
         seconds: that this takes, and at least what the plan asks.
-        harms: cost of harm, one per relative risk; none in the shadow.
+        harms: cost of harm, one per relative risk; none in the shadow. Of several treatments, of
+            one that is so bad.
     """
 
     name: str
@@ -136,13 +137,14 @@ def forecast(
         _stage(rollout, stage, requests_per_second, base_rate, relative_risks)
         for stage in rollout.stages
     )
-    last = rollout.top_share
+    last, part = _between_two(rollout, rollout.top_share)
     promotion = None
     margins = [item.margin for item in rollout.policy.guardrails if item.test == "canary"]
     if margins and 0 < last < 1:
         widest = min(margin for margin in margins if margin is not None)
-        requests = _requests(last, base_rate, 1 + widest, 1.0, rollout.policy.promote_threshold)
-        promotion = requests / requests_per_second
+        threshold = rollout.arm_policy.promote_threshold
+        requests = _requests(last, base_rate, 1 + widest, 1.0, threshold) / part
+        promotion = requests / requests_per_second if math.isfinite(requests) else None
     return Forecast(
         rollout=rollout.key,
         requests_per_second=requests_per_second,
@@ -157,7 +159,8 @@ def _stage(
     rollout: Rollout, stage: Stage, rate: float, base_rate: float, risks: Sequence[float]
 ) -> StageForecast:
     is_ramp = rollout.ramp is not None and stage is rollout.stages[-1]
-    requests = stage.min_units / ((rollout.top_share if is_ramp else stage.share) or 1.0)
+    share = rollout.top_share if is_ramp else stage.share / len(rollout.arms)
+    requests = stage.min_units / (share or 1.0)
     return StageForecast(
         name=stage.name,
         mode=stage.mode,
@@ -173,15 +176,16 @@ def _stage(
 
 def _harm(rollout: Rollout, share: float, rate: float, base_rate: float, risk: float) -> Harm:
     bad = min(base_rate * risk, 1.0)
-    threshold = rollout.policy.halt_threshold
+    threshold = rollout.arm_policy.halt_threshold
     if share < 1:
-        requests = _requests(share, base_rate, 1.0, bad / base_rate, threshold)
+        one, part = _between_two(rollout, share)
+        requests = _requests(one, base_rate, 1.0, bad / base_rate, threshold) / part
     else:
         # Without control the rate is held to a limit.
         limits = [item.limit for item in rollout.policy.guardrails if item.limit is not None]
         limit = min(limits, default=None)
         requests = math.inf if limit is None or bad <= limit else _alone(bad, limit, threshold)
-    treated = requests * share
+    treated = requests * share / len(rollout.arms)
     return Harm(
         relative_risk=risk,
         treatment_requests=treated,
@@ -191,11 +195,21 @@ def _harm(rollout: Rollout, share: float, rate: float, base_rate: float, risk: f
     )
 
 
+def _between_two(rollout: Rollout, share: float) -> tuple[float, float]:
+    """Of a stage: one treatment's share between it and control, and the part that the two have."""
+    arms = len(rollout.arms)
+    if arms == 1:
+        return share, 1.0
+    part = 1 - share + share / arms
+    return share / arms / part, part
+
+
 def _requests(share: float, base_rate: float, null: float, risk: float, threshold: float) -> float:
     """Requests of both arms until an event's side tells `risk` from `null`."""
     events = base_rate * (1 - share + risk * share)
     gain = _divergence(_side(share, risk), _side(share, null))
-    return OVER_BOUND * math.log(threshold) / (events * gain)
+    # A margin below what numbers can tell from none: never.
+    return OVER_BOUND * math.log(threshold) / (events * gain) if gain > 0 else math.inf
 
 
 def _alone(rate: float, limit: float, threshold: float) -> float:
@@ -209,5 +223,7 @@ def _side(share: float, risk: float) -> float:
 
 def _divergence(p: float, q: float) -> float:
     """Kullback-Leibler divergence of one yes or no with chance p from one with chance q."""
+    if q >= 1:
+        return 0.0 if p >= 1 else math.inf
     found = p * math.log(p / q)
     return found if p == 1 else found + (1 - p) * math.log((1 - p) / (1 - q))

@@ -143,9 +143,7 @@ def advance(rollout: Rollout, decision: Decision, *, now: float, actor: str = "a
         return halt(rollout, **move)
     if decision.drops:
         return drop(rollout, decision.drops, **move)
-    if rollout.state == "hold":
-        return rollout
-    if action == "hold":
+    if action == "hold" or rollout.state == "hold":
         return hold(rollout, **move)
     share = decision.next_share
     if action == "advance" and share is not None and rollout.growing and rollout.mode != "notify":
@@ -153,9 +151,7 @@ def advance(rollout: Rollout, decision: Decision, *, now: float, actor: str = "a
     return _grown(rollout, action, leader=decision.leader, **move)
 
 
-def drop(
-    rollout: Rollout, arms: Sequence[str], *, now: float, reason: str, actor: str
-) -> Rollout:
+def drop(rollout: Rollout, arms: Sequence[str], *, now: float, reason: str, actor: str) -> Rollout:
     """Take treatments out of a comparison of several; their units get control, no other moves.
 
     Raises:

@@ -261,8 +261,9 @@ class Workspace:
             stored = self.rollout(rollout.key)
             if stored.version != expected_version:
                 raise _moved_meanwhile(stored, expected_version)
-            if rollout.version != stored.version:
-                self._check_trail(rollout)
+            drops = rollout.live and len(rollout.dropped) > len(stored.dropped)
+            if rollout.version != stored.version and (not drops or rollout.state == "bake"):
+                self._check_trail(rollout)  # to drop a treatment protects people
             self._write(rollout)
             if rollout.version != stored.version or not self._is_published(rollout):
                 self._record([(stored, rollout)], self._publish(), decision_id=decision_id)

@@ -179,7 +179,10 @@ def tiles(rollout: Rollout, record: Record) -> None:
 def _tile(rollout: Rollout, record: Record, item: Mapping[str, Any]) -> None:
     scale = Scale(rollout.experiment.metric(item["metric"]))
     with st.container(horizontal=True, horizontal_alignment="distribute", gap="small"):
-        st.markdown(f"**{inert(item['metric'])}**", width="content")
+        name = item["metric"]
+        if rollout.is_contest:
+            name = f"{item.get('variant') or record['treatment']}: {name}"
+        st.markdown(f"**{inert(name)}**", width="content")
         badge(words.STANDINGS[standing(item, record)])
     known = item["difference"] is not None
     value = scale.signed(item["difference"]) if known else _level(scale, item["mean_treatment"])
@@ -202,7 +205,7 @@ def _numbers(rollout: Rollout, item: Mapping[str, Any], scale: Scale) -> list[st
         return [f"{n_treatment} units of treatment"]
     lines = []
     if item["lower"] is not None:
-        level = f"{100 * (1 - rollout.policy.beta):g} %"
+        level = f"{100 * (1 - rollout.arm_policy.beta):.4g} %"
         interval = scale.interval(item["lower"], item["upper"])
         lines.append(f"{interval} {scale.unit}, {level} at every look".replace("  ", " "))
     if item["relative_risk"] is not None:
@@ -221,6 +224,7 @@ def _of(item: Mapping[str, Any], record: Record, action: str) -> str:
 def ramp(rollout: Rollout, records: Sequence[Record]) -> None:
     """The stages as steps: what was met, where it stands, what is ahead."""
     units = _units_by_epoch(records, rollout)
+    epochs = _epochs_by_stage(rollout)
     times = _seconds_by_stage(records, rollout)
     with st.container(horizontal=True, gap="small"):
         for index, stage in enumerate(rollout.stages):
@@ -232,7 +236,7 @@ def ramp(rollout: Rollout, records: Sequence[Record]) -> None:
                 if index > rollout.stage_index or rollout.state == "draft":
                     quiet(f"needs {stage.min_units:,} units")
                     continue
-                met = units.get(rollout.allocations[index][0], 0)
+                met = sum(units.get(epoch, 0) for epoch in epochs[index])
                 spent = times.get(stage.name)
                 quiet(
                     f"{met:,} of {stage.min_units:,} units",
@@ -261,6 +265,21 @@ def _units_by_epoch(records: Sequence[Record], rollout: Rollout) -> dict[int, in
         if variant == (rollout.control if shadow else rollout.treatment):
             found[epoch] = n
     return found
+
+
+def _epochs_by_stage(rollout: Rollout) -> list[list[int]]:
+    """The epochs of each stage that was entered; a treatment that is dropped begins one within."""
+    if not rollout.is_contest:
+        return [[epoch] for epoch, _ in rollout.allocations]
+    found: list[list[int]] = []
+    before = 1.0
+    for epoch, shares in rollout.allocations:
+        kept = shares.get(rollout.control, 0.0)
+        if kept < before or not found:
+            found.append([])
+        found[-1].append(epoch)
+        before = kept
+    return found + [[]] * len(rollout.stages)
 
 
 def _rows_of(record: Record, epoch: int) -> list[list[Any]]:
@@ -315,12 +334,14 @@ def _log_row(act: Record, done: words.Badge, look: str = "") -> dict[str, str]:
 def evidence_rows(rollout: Rollout, record: Record) -> list[dict[str, Any]]:
     """The evidence of one look as a table."""
     rows = []
+    several = rollout.is_contest
     for item in record["evidence"]:
         scale = Scale(rollout.experiment.metric(item["metric"]))
         known = item["difference"] is not None
         has_interval = known and item["lower"] is not None
         rows.append(
             {
+                **({"variant": item.get("variant") or record["treatment"]} if several else {}),
                 "metric": item["metric"],
                 "role": item["role"],
                 "must show": rule_text(rollout, item["metric"]),

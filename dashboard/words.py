@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from abkit.decision import evidence_on
 from abkit.plots import e_value_text, finding, standing
 
 if TYPE_CHECKING:
@@ -113,10 +114,11 @@ def verdict(rollout: Rollout, records: Sequence[Record]) -> Verdict:
 
 
 def _undecided(rollout: Rollout, last: Record | None) -> Verdict:
-    policy = rollout.policy
+    policy = rollout.arm_policy
     if rollout.state == "draft":
         return Verdict("Not started", rollout.reason, "abkit rollout start begins its first stage.")
-    halts = f"A guardrail's harm e-value of {policy.halt_threshold:,.0f} halts it"
+    out = "takes a treatment out" if rollout.rivals else "halts it"
+    halts = f"A guardrail's harm e-value of {policy.halt_threshold:,.0f} {out}"
     if last is None:
         return Verdict("No look yet", "the controller has not looked yet", f"{halts}.")
     worst = max(
@@ -136,10 +138,14 @@ def _undecided(rollout: Rollout, last: Record | None) -> Verdict:
 def _findings(rollout: Rollout, record: Record | None, wanted: str) -> list[str]:
     if record is None:
         return []
+    arm = record.get("leader", "")  # of several treatments
+    known = evidence_on(record, arm) if arm else record["evidence"]
+    found = [item for item in known if standing(item, record) == wanted]
+    if not rollout.is_contest:
+        return [finding(item, record, rollout) for item in found]
     return [
-        finding(item, record, rollout)
-        for item in record["evidence"]
-        if standing(item, record) == wanted
+        f"{item.get('variant') or record['treatment']}: {finding(item, record, rollout)}"
+        for item in found
     ]
 
 

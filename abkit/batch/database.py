@@ -281,7 +281,7 @@ def columns_of(connection: duckdb.DuckDBPyConnection, table: str, name: str) -> 
     """
     try:
         rows = connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()  # noqa: S608
-    except duckdb.CatalogException:
+    except (duckdb.CatalogException, duckdb.ParserException):  # the latter for an empty name
         raise ConfigError(f"no table {name!r} in the database") from None
     return {row[0]: row[1] for row in rows}
 

@@ -7,6 +7,7 @@ on standard error), 3 an unexpected state. `abkit rollout` has its own, since it
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -14,22 +15,38 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from abkit.cli import analyze, rollout, serving, snapshot, store
+from abkit.cli import (
+    analyze,
+    batch,
+    doctor,
+    notify,
+    planning,
+    rollout,
+    schema,
+    server,
+    serving,
+    snapshot,
+    store,
+    trail,
+)
 from abkit.errors import AbkitError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
+    from abkit.controller import Tick
+
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
 # What the base install lacks, and the extra `analysis` brings.
 _ANALYSIS = ("duckdb", "numpy", "pandas", "plotly", "pyarrow", "rich", "scipy", "statsmodels")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 DASHBOARD_PORT = 8501
 DASHBOARD_ADDRESS = "http://127.0.0.1:{}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one return a kind
     """Run the command line.
 
     Args:
@@ -56,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `abkit ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        advice = "; make room, nothing was moved" if error.errno in _FULL else ""
+        print(f"abkit: {place}{error.strerror or error}{advice}", file=sys.stderr)
+        return int(getattr(options, "error_code", 2))
     except KeyboardInterrupt:
         return 130
     except RuntimeError as error:
@@ -73,15 +95,24 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _add_demo,
         analyze.add_analyze,
+        planning.add_plan,
+        planning.add_simulate,
         _add_controller,
         rollout.add_rollout,
         rollout.add_replay,
+        doctor.add_doctor,
+        trail.add_audit,
+        notify.add_notify,
+        notify.add_kserve,
+        schema.add_schema,
         _add_dashboard,
         serving.add_publish,
         serving.add_halt,
         serving.add_assign,
         serving.add_audit_sql,
         serving.add_import,
+        batch.add_batch,
+        server.add_serve,
         snapshot.add_snapshot,
         store.add_rebuild,
         store.add_reconcile,
@@ -154,6 +185,7 @@ def _add_controller(commands: Commands) -> None:
 def _controller(options: argparse.Namespace) -> int:
     _require("duckdb", "analysis", "the controller keeps events in DuckDB")
     from abkit.controller import Controller
+    from abkit.integrations.hooks import Hooks
 
     if not options.interval >= 0.01:  # NaN is none either
         raise ConfigError(f"--interval must be at least 0.01 seconds, got {options.interval}")
@@ -161,15 +193,20 @@ def _controller(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"no workspace {str(options.workspace)!r}; `abkit rollout start` makes one"
         )
-    with Controller(options.workspace, mend=options.mend) as controller:
+    with (
+        Controller(options.workspace, mend=options.mend) as controller,
+        Hooks(controller.workspace) as hooks,
+    ):
+
+        def told(tick: Tick) -> None:
+            for line in tick.lines():
+                print(line, flush=True)
+            hooks.notice(tick)
+
         if options.once:
-            for line in controller.tick().lines():
-                print(line)
-            return 0
-        controller.run(
-            interval_seconds=options.interval,
-            on_tick=lambda tick: [print(line, flush=True) for line in tick.lines()],
-        )
+            told(controller.tick())
+        else:
+            controller.run(interval_seconds=options.interval, on_tick=told)
     return 0
 
 

@@ -64,7 +64,7 @@ def add_rollout(commands: Commands) -> None:
     )
     _add_plan(actions)
     start = _action(actions, "start", "start a rollout from a plan")
-    start.add_argument("plan", type=Path, help="a TOML plan")
+    start.add_argument("plan", type=Path, help="a plan: .toml, .yaml, .yml or .json")
     start.set_defaults(run=_start)
     status = _action(actions, "status", "list rollouts, or show one")
     status.add_argument("key", nargs="?")
@@ -117,7 +117,7 @@ def _replay(options: argparse.Namespace) -> int:
     from abkit.store.reader import StoreReader
 
     workspace = _existing(options.workspace)
-    keys = [options.key] if options.key else [item.key for item in workspace.rollouts()]
+    keys = [options.key] if options.key else [item.key for item in _readable(workspace)]
     if options.key:
         workspace.rollout(options.key)
     reader = StoreReader(workspace.path)
@@ -149,7 +149,7 @@ def _add_plan(actions: Actions) -> None:
     parser = actions.add_parser(
         "plan", help="what each stage of a plan takes: exposure, time, risk"
     )
-    parser.add_argument("plan", type=Path, help="a TOML plan")
+    parser.add_argument("plan", type=Path, help="a plan: .toml, .yaml, .yml or .json")
     parser.add_argument(
         "--requests-per-second", "--rps", type=float, default=100.0, metavar="N", dest="rate"
     )
@@ -162,9 +162,9 @@ def _add_plan(actions: Actions) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     from abkit.forecast import forecast
-    from abkit.rollout import Rollout
+    from abkit.plan_file import read_plan
 
-    rollout = Rollout.from_toml(options.plan)
+    rollout = read_plan(options.plan)
     found = forecast(rollout, requests_per_second=options.rate, base_rate=options.base_rate)
     if options.json:
         print(json.dumps(found.to_dict(), indent=2))
@@ -176,17 +176,19 @@ def _plan(options: argparse.Namespace) -> int:
 def _print_forecast(rollout: Rollout, found: Forecast) -> None:
     policy = rollout.policy
     print(
-        f"{rollout.key}: {rollout.treatment} against {rollout.control} in "
+        f"{rollout.key}: {', '.join(rollout.arms)} against {rollout.control} in "
         f"{rollout.experiment.key}, {found.requests_per_second:g} requests/s, "
         f"{found.base_rate:.3g} of them bad under control"
     )
     for item in policy.guardrails:
         asked = f"below {item.limit:g}" if item.test == "limit" else f"margin {item.margin:g}"
+        asked = asked if item.budget is None else f"at most {item.budget:,} bad events"
         print(f"guardrail {item.metric}: {item.test}, {asked}")
     for goal in policy.objectives:
         print(f"objective {goal.metric}: {goal.rule}")
+    who, out = ("treatment", "dropped") if rollout.is_contest else ("rollout", "halted")
     print(
-        f"a harmless rollout is halted with probability {policy.alpha:g} at most, one that fails "
+        f"a harmless {who} is {out} with probability {policy.alpha:g} at most, one that fails "
         f"a rule is promoted with {policy.beta:g}\n"
     )
     rows = [("stage", "share", "units", "requests", "time", *_risk_headings(found))]
@@ -233,10 +235,10 @@ def _time(seconds: float) -> str:
 
 
 def _start(options: argparse.Namespace) -> int:
-    from abkit.rollout import Rollout
+    from abkit.plan_file import read_plan
     from abkit.workspace import Workspace
 
-    plan = Rollout.from_toml(options.plan)
+    plan = read_plan(options.plan)
     if not options.workspace.exists() and not options.json:
         print(f"{options.workspace} is a new workspace")
     _show(Workspace(options.workspace).start(plan, actor="operator"), options)
@@ -259,12 +261,14 @@ def _summary(rollout: Rollout, look: Mapping[str, Any] | None = None) -> dict[st
         "mode": rollout.mode,
         "state": rollout.state,
         "stage": rollout.stage.name,
-        "share": rollout.last_share,
+        "share": _share(rollout),
         "version": rollout.version,
         "changed": rollout.changed,
         "reason": rollout.reason,
         "actor": rollout.actor,
     }
+    if rollout.is_contest:
+        found |= {"treatments": list(rollout.arms), "dropped": list(rollout.dropped)}
     if look is not None:
         names = ("look", "time", "action", "reason", "evidence", "alarms", "decision_id")
         found["last_look"] = {name: look[name] for name in names}
@@ -273,7 +277,7 @@ def _summary(rollout: Rollout, look: Mapping[str, Any] | None = None) -> dict[st
 
 def _status(options: argparse.Namespace) -> int:
     workspace = _existing(options.workspace)
-    rollouts = [workspace.rollout(options.key)] if options.key else workspace.rollouts()
+    rollouts = [workspace.rollout(options.key)] if options.key else _readable(workspace)
     looks = {item.key: _last_look(workspace, item.key) for item in rollouts}
     if options.json:
         found = [_summary(item, looks[item.key]) for item in rollouts]
@@ -285,18 +289,38 @@ def _status(options: argparse.Namespace) -> int:
         for item in rollouts:
             last = looks[item.key]
             why = last["reason"] if item.live and last is not None else item.reason
-            cells = (item.state, item.stage.name, f"{item.last_share:.3g}", why)
+            cells = (item.state, item.stage.name, f"{_share(item):.3g}", why)
             rows.append((item.key, *cells))
         _print_columns(rows if rollouts else [("no rollouts",)])
     return 0
+
+
+def _share(rollout: Rollout) -> float:
+    """Share of units that treatment answers now: none after a halt."""
+    return 0.0 if rollout.experiment.state == "killed" else rollout.last_share
+
+
+def _readable(workspace: Workspace) -> list[Rollout]:
+    """All rollouts whose state file can be read; the others are told of, and hide none."""
+
+    def tell(path: Path, error: Exception) -> None:
+        print(
+            f"abkit: rollout {path.stem!r} is not shown, its state file is damaged: {error}; "
+            "`abkit halt WORKSPACE EXPERIMENT` takes the experiment back without it",
+            file=sys.stderr,
+        )
+
+    return workspace.rollouts(on_damage=tell)
 
 
 def _print_status(rollout: Rollout, look: Mapping[str, Any] | None) -> None:
     mode = "" if rollout.mode == "enforce" else f", {rollout.mode.replace('_', ' ')}"
     print(
         f"{rollout.key}: {rollout.state}{mode}, stage {rollout.stage.name!r}; "
-        f"{rollout.treatment} has {rollout.last_share:.3g} of {rollout.experiment.key}"
+        f"{', '.join(rollout.arms)} has {_share(rollout):.3g} of {rollout.experiment.key}"
     )
+    if rollout.dropped:
+        print(f"out of it: {', '.join(rollout.dropped)}")
     print(f"last move: {rollout.reason} ({rollout.actor}), version {rollout.version}")
     if look is None:
         print("no look has been taken yet")
@@ -305,7 +329,8 @@ def _print_status(rollout: Rollout, look: Mapping[str, Any] | None) -> None:
     rows = [("metric", "role", "harm e-value", "rule", "rule e-value")]
     for item in look["evidence"]:
         cells = (f"{item['e_harm']:.3g}", item["rule"], f"{item['e_promote']:.3g}")
-        rows.append((item["metric"], item["role"], *cells))
+        arm = f"{item.get('variant') or look['treatment']}: " if "leader" in look else ""
+        rows.append((f"{arm}{item['metric']}", item["role"], *cells))
     _print_columns(rows)
     print(
         f"halts at a harm e-value of {look['halt_threshold']:g}, "
@@ -404,10 +429,12 @@ def _drill(options: argparse.Namespace) -> int:
 
     workspace = _existing(options.workspace)
     key = options.key or next(
-        (item.key for item in workspace.rollouts() if item.live or item.state == "promoted"), None
+        (item.key for item in _readable(workspace) if item.live or item.state == "promoted"), None
     )
     if key is None:
-        raise StoreError(f"{options.workspace} has no rollout that could be rolled back")
+        raise StoreError(
+            f"{options.workspace} has no rollout that is live or promoted; start one, and drill it"
+        )
     found = drill(workspace, key, workers=options.workers)
     if options.json:
         print(json.dumps(found.to_dict(), indent=2))

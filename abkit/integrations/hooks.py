@@ -36,6 +36,7 @@ FOLDER: Final = "notify"
 FIRST_WAIT_SECONDS: Final = 1.0
 MOST_WAIT_SECONDS: Final = 600.0
 GIVE_UP_SECONDS: Final = 86_400.0
+LEAST_ATTEMPTS: Final = 20
 # What happened longer ago than this before the first start is no news to anybody.
 FRESH_SECONDS: Final = 3_600.0
 _LOG = logging.getLogger("abkit")
@@ -149,12 +150,15 @@ class Hooks:
             rollout = rollouts.get(entry.key) if entry.kind == "rollout" else None
             if rollout is None or entry.after is None:
                 continue
-            version = int(entry.after.get("version", 0))
+            version = entry.after.get("version")
+            if not isinstance(version, int):
+                continue  # none of ours; the state file tells of the move
             if is_old or version <= self._versions.get(entry.key, 0):
                 self._versions[entry.key] = max(version, self._versions.get(entry.key, 0))
             else:
-                found.append(Notice.of_entry(entry, rollout))
-                self._versions[entry.key] = version
+                with contextlib.suppress(ValueError, TypeError):  # one line silences no other
+                    found.append(Notice.of_entry(entry, rollout))
+                    self._versions[entry.key] = version
         self._cursor = max([0, self._cursor, *(entry.sequence for entry in news)])
         self._trail_size = size
         return found
@@ -184,7 +188,9 @@ class Hooks:
             versions = {str(key): int(value) for key, value in data["versions"].items()}
             advice = {str(key): str(value) for key, value in data["advice"].items()}
             return int(data["sequence"]), versions, advice
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            return -1, {}, {}
+        except (OverflowError, RecursionError):
             return -1, {}, {}
 
     def _write_cursor(self) -> None:
@@ -284,7 +290,9 @@ class _Courier:
         wait = min(MOST_WAIT_SECONDS, doubled) * random.uniform(0.5, 1.0)
         wait = max(wait, error.retry_seconds or 0.0)
         now = self._clock()
-        is_over = error.is_final or now - item.since > GIVE_UP_SECONDS
+        # By attempts too: a clock that is set forward by days is no day of trying.
+        is_old = now - item.since > GIVE_UP_SECONDS and item.attempts >= LEAST_ATTEMPTS
+        is_over = error.is_final or is_old
         item.due = time.monotonic() + wait
         self._outbox.failed(item, error.reason, now=now, is_over=is_over)
         if item.attempts == 1 or is_over:

@@ -63,7 +63,7 @@ class Service:
 
     def replaces(self, old: Notice, new: Notice) -> bool:
         """A newer move makes an older one that still waits needless, and wrong."""
-        return old.time <= new.time
+        return new.follows(old)
 
     def deliver(self, notice: Notice) -> None:
         """Apply the patch with kubectl.

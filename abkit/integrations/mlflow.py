@@ -6,6 +6,7 @@ bakes), and the control's again after a rollback.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _FORWARD: Final = ("promote", "bake")
 _BACK: Final = ("rolled_back",)
+_LOGIN: Final = re.compile(r"//[^/\s]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Alias:
 
     def replaces(self, old: Notice, new: Notice) -> bool:
         """A newer move makes an older one that still waits needless, and wrong."""
-        return old.time <= new.time
+        return new.follows(old)
 
     def deliver(self, notice: Notice) -> None:
         """Move the alias.
@@ -83,7 +85,8 @@ class Alias:
         try:
             client.set_registered_model_alias(self.model, self.alias, version)
         except Exception as error:  # noqa: BLE001 - of whatever backend it has
-            raise DeliveryError(f"MLflow: {type(error).__name__}: {error!s:.200}") from None
+            text = _LOGIN.sub("//", str(error))  # an address may hold one
+            raise DeliveryError(f"MLflow: {type(error).__name__}: {text:.200}") from None
 
     def _client(self) -> Any:
         try:

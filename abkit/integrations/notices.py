@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 SCHEMA: Final = "abkit.event/v1"
 EVENTS: Final = (
     *("start", "advance", "hold", "resume", "ready", "bake", "promote", "superseded"),
-    *("halt", "rolled_back", "back", "advice"),
+    *("halt", "rolled_back", "drop", "back", "advice"),
 )
 URGENT: Final = ("halt", "rolled_back")
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,14 @@ class Notice:
         """Whether it goes before all others."""
         return self.event in URGENT
 
+    def follows(self, old: Notice) -> bool:
+        """Whether it is of a later move than another: by version, as clocks are set back."""
+        if self.rollout == old.rollout:
+            return self.version >= old.version
+        if self.sequence and old.sequence:
+            return self.sequence >= old.sequence
+        return self.time >= old.time
+
     @property
     def file_name(self) -> str:
         """A name of its own in a folder."""
@@ -83,7 +93,16 @@ class Notice:
         Raises:
             TypeError: it is none.
         """
-        return cls(**{name: value for name, value in data.items() if name != "schema"})
+        found = cls(**{name: value for name, value in data.items() if name != "schema"})
+        kinds: dict[str, Any] = {"time": (int, float), "share": (int, float)}
+        kinds |= {"version": int, "sequence": int}
+        for item in dataclasses.fields(cls):
+            value = getattr(found, item.name)
+            if not isinstance(value, kinds.get(item.name, str)):
+                raise TypeError(f"{item.name} is {value!r:.60}")
+        if _ID.fullmatch(found.id) is None:  # it names a file, and a header
+            raise TypeError(f"id is {found.id!r:.60}")
+        return found
 
     def to_bytes(self) -> bytes:
         """The body of a webhook, as JSON."""
@@ -127,7 +146,8 @@ class Notice:
     def of_advice(taken: Taken, *, now: float) -> Notice | None:
         """What the judge would have a person do; None where it acts itself, or says nothing."""
         rollout, action = taken.rollout, taken.decision.action
-        if taken.changed or rollout.mode == "enforce" or action == "continue":
+        drops = taken.decision.drops
+        if taken.changed or rollout.mode == "enforce" or (action == "continue" and not drops):
             return None
         if rollout.state in ("hold", "ready"):
             return None  # they have been told

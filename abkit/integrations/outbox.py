@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_WAITING: Final = 1_000
+_DAMAGE: Final = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError),
+    *(OverflowError, RecursionError),
+)
+"""What reading a file of another form raises."""
 _LOG = logging.getLogger("abkit")
 
 
@@ -141,7 +146,8 @@ class Outbox:
 
     def _write(self, folder: Path, item: Waiting) -> None:
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in (folder.parent.parent, folder.parent, folder):  # parents=True gives no mode
+                made.mkdir(mode=0o700, exist_ok=True)
             write_atomically(folder / item.notice.file_name, item.to_bytes())
         except OSError as error:
             _LOG.warning("a message is kept in memory alone: %s", error)
@@ -163,7 +169,7 @@ def read_waiting(folder: Path) -> dict[str, Waiting]:
             data = json.loads(path.read_bytes())
             notice = Notice.from_dict(data["notice"])
             item = Waiting(notice, float(data["since"]), int(data["attempts"]), str(data["error"]))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except _DAMAGE as error:
             _LOG.warning("a message in %s cannot be read: %s", path.name, error)
             continue
         found[notice.id] = item
@@ -180,5 +186,5 @@ def read_status(path: Path) -> Status:
             dict(data["last_delivered"]),
             dict(data["last_error"]),
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except _DAMAGE:
         return Status()

@@ -154,6 +154,7 @@ def signature(secret: bytes, stamp: str, body: bytes) -> str:
 def slack(notice: Notice) -> dict[str, Any]:
     """A message for an incoming webhook of Slack."""
     name = {"rolled_back": "rolled back"}.get(notice.event, notice.event)
+    name += " (dry run)" if notice.mode == "dry_run" else ""
     title = f"{_SIGNS.get(notice.event, '')} *{_escape(notice.rollout)}*: {_escape(name)}".strip()
     where = (
         f"{_escape(notice.treatment)} has {100 * notice.share:.3g} % of "

@@ -5,26 +5,19 @@ increments as blocks, so a look costs what is new. Because every step is a pure 
 observations, `replay` recomputes all decisions of a rollout from its records.
 
 `counts` makes blocks of bad events, `evidence` compares cumulative statistics, `place` says where
-the rollout stands, `growth` how far a ramp may go, `state` is what is kept between looks and
-`checkpoint` keeps it on disk.
+the rollout stands, `growth` how far a ramp may go. `weigh` puts that together for one treatment,
+`contest` for several. `state` is what is kept between looks and `checkpoint` keeps it on disk.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from abkit.decision import Decision, Evidence, decide
-from abkit.judge.counts import counted_alone, fresh, updated
-from abkit.judge.evidence import (
-    budget_guardrail,
-    counted_guardrail,
-    difference_guardrail,
-    objective_evidence,
-    with_peak,
-)
-from abkit.judge.growth import bound_after, growth_of
-from abkit.judge.place import alarms_of, place_of
+from abkit.decision import Decision, decide
+from abkit.judge.contest import compared
 from abkit.judge.state import GuardrailState, JudgeState
+from abkit.judge.weigh import trusted, weigh
 from abkit.observation import Observation
 from abkit.rollout import Rollout
 
@@ -47,36 +40,12 @@ def judge(
     Returns:
         The decision, and the state for the next look.
     """
-    states: dict[str, GuardrailState] = {}
-    evidence: list[Evidence] = []
-    bound = state.bound
-    for guardrail in rollout.policy.guardrails:
-        if guardrail.test == "budget":
-            evidence.append(budget_guardrail(rollout, guardrail, observation))
-            continue
-        if not counted_alone(rollout, guardrail):
-            evidence.append(difference_guardrail(rollout, guardrail, observation, None))
-            continue
-        before = state.guardrails.get(guardrail.metric) or fresh(guardrail)
-        after, blocks = updated(rollout, guardrail, before, observation)
-        states[guardrail.metric] = after
-        bound = bound_after(rollout, guardrail.metric, bound, blocks)
-        show = difference_guardrail if guardrail.test == "difference" else counted_guardrail
-        evidence.append(show(rollout, guardrail, observation, after))
-    evidence += [
-        objective_evidence(rollout, item, observation) for item in rollout.policy.objectives
-    ]
-    evidence = [with_peak(rollout, item, state, observation) for item in evidence]
-    place = place_of(rollout, observation, growth_of(rollout, observation, bound))
-    accepted = state.accepted
-    if state.since is not None and rollout.expires_from != state.since:
-        accepted = observation.exposures
-    alarms = alarms_of(rollout, observation, accepted)
-    decision = decide(rollout.policy, tuple(evidence), place, alarms)
-    peaks: dict[tuple[str, str], float] = {
-        (item.role, item.metric): item.e_promote for item in evidence
-    }
-    return decision, JudgeState(states, peaks, rollout.expires_from, accepted, bound)
+    if rollout.is_contest:
+        return compared(rollout, state, observation)
+    found = weigh(rollout, state, observation)
+    alarms, accepted = trusted(rollout, state, observation)
+    decision = decide(rollout.policy, found.evidence, found.place, alarms)
+    return decision, replace(found.state, since=rollout.expires_from, accepted=accepted)
 
 
 def replay(records: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -79,6 +79,7 @@ def alarms_of(
     """
     planned = len(rollout.stages) + 1 + bool(rollout.bake_seconds)
     planned += 0 if rollout.ramp is None else rollout.ramp.growths
+    planned += max(0, len(rollout.arms) + len(rollout.dropped) - 1)  # as often can one be dropped
     planned = max(planned, len(rollout.allocations))
     alarms: list[Alarm] = []
     for epoch, shares in rollout.allocations:

@@ -40,6 +40,7 @@ class JudgeState:
         accepted: units by epoch and variant when it was resumed: their split, whatever it was,
             has been accepted.
         bound: how much worse treatment can be, where that bounds a ramp.
+        arms: where several treatments are compared: the state of each still in.
     """
 
     guardrails: Mapping[str, GuardrailState] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class JudgeState:
     since: float | None = None
     accepted: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     bound: RiskBound | None = None
+    arms: Mapping[str, JudgeState] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back; JSON keeps every bit of a float."""
@@ -67,6 +69,7 @@ class JudgeState:
                 for variant, n in row.items()
             ],
             "bound": None if self.bound is None else asdict(self.bound),
+            **({"arms": {k: v.to_dict() for k, v in self.arms.items()}} if self.arms else {}),
         }
 
     @classmethod
@@ -96,6 +99,7 @@ class JudgeState:
                 bound=None
                 if bound is None
                 else RiskBound(bound["alpha"], tuple(bound["log_likelihood"])),
+                arms={name: cls.from_dict(item) for name, item in data.get("arms", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"not a state of the judge: {error!r}") from None

@@ -53,12 +53,11 @@ def plan_of(data: Mapping[str, Any], *, where: str = "plan") -> Rollout:
         >>> [stage.name for stage in plan.stages]
         ['1 %', '5 %', '25 %', '50 %']
     """
-    if "treatments" in data:
-        raise ConfigError(
-            f"{where}: treatments = {data['treatments']!r}: a rollout compares one treatment with "
-            "one control; name it with `treatment`, and let the next one try the winner after it"
-        )
     known = plan_keys()
+    if "treatments" in data:
+        data = _spread(data, where)
+    elif "rivals" in data:
+        raise ConfigError(f"{where}: unknown key 'rivals'; name several as treatments = [...]")
     extra = {"$schema": str, "strategy": str} | {
         name: dict for item in STRATEGIES.values() for name in item.tables
     }
@@ -73,3 +72,22 @@ def plan_of(data: Mapping[str, Any], *, where: str = "plan") -> Rollout:
         return Rollout.plan(**{name: values.pop(name) for name in required}, **values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _spread(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The plan's data with its list of treatments as one and its rivals."""
+    names = data["treatments"]
+    place = f"{where}: treatments"
+    if "treatment" in data or "rivals" in data:
+        raise ConfigError(f"{place} = {names!r} says it all; leave out `treatment`")
+    if data.get("strategy") != "ab":
+        raise ConfigError(
+            f"{place} = {names!r} needs strategy = 'ab', which picks the winner of several; the "
+            "others take one `treatment`"
+        )
+    if not isinstance(names, (list, tuple)) or not names:
+        raise ConfigError(f"{place} must be a list of variants, got {names!r}")
+    for name in names:
+        check_name(name, place)
+    others = {key: value for key, value in data.items() if key != "treatments"}
+    return {**others, "treatment": names[0], "rivals": list(names[1:])}

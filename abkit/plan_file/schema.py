@@ -37,6 +37,7 @@ _NAMED: Final = {"pattern": _NAME}
 LIMITS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "plan": {
         **dict.fromkeys(("key", "experiment", "control", "treatment"), _NAMED),
+        "treatments": {"items": {"type": "string", **_NAMED}, "minItems": 1, "uniqueItems": True},
         "holdouts": {"items": {"type": "string", **_NAMED}},
         "stages": {"minItems": 1},
         "bake_seconds": _COUNT,
@@ -140,6 +141,14 @@ RULES: Final[dict[str, list[dict[str, Any]]]] = {
             "if": {"required": ["distill"]},
             "then": {"required": ["strategy"], "properties": {"strategy": {"const": "distill"}}},
         },
+        {
+            "if": {"required": ["treatments"]},
+            "then": {
+                "required": ["strategy"],
+                "properties": {"strategy": {"const": "ab"}, "treatment": False},
+            },
+            "else": {"required": ["treatment"]},
+        },
     ],
     "Guardrail": [
         _when("test", "difference", {"required": ["margin"]}),
@@ -188,7 +197,15 @@ def schema() -> dict[str, Any]:
     }
     known = plan_keys()
     for name, (kind, default) in known.items():
-        properties[name] = _field(("plan", name), kind, default, told.get(name, ""), records)
+        if name != "rivals":  # with the treatment, the file's list of treatments
+            properties[name] = _field(("plan", name), kind, default, told.get(name, ""), records)
+    properties["treatments"] = _field(
+        ("plan", "treatments"),
+        known["rivals"][0],
+        None,
+        "Instead of `treatment`, for strategy 'ab': several variants, of which one may win.",
+        records,
+    )
     for item in STRATEGIES.values():
         for name, cls in item.tables.items():
             properties[name] = _field(("plan", name), cls, None, "", records)
@@ -201,7 +218,11 @@ def schema() -> dict[str, Any]:
         "description": "One model on its way to everyone, or back.",
         "type": "object",
         "additionalProperties": False,
-        "required": [name for name, (_, default) in known.items() if default is REQUIRED],
+        "required": [
+            name
+            for name, (_, default) in known.items()
+            if default is REQUIRED and name != "treatment"
+        ],
         "properties": properties,
         "allOf": RULES["plan"],
         "$defs": dict(sorted(records.items())),

@@ -237,7 +237,7 @@ STRATEGIES: Final[Mapping[str, Strategy]] = {
         Strategy(
             name="ab",
             about="Treatment answers 5, then 50 % of the units for a day at least and two weeks at "
-            "most, and is promoted if its objectives are shown.",
+            "most, and is promoted if its objectives are shown; of several, the best of those.",
             fill=_ab,
         ),
         Strategy(

@@ -75,19 +75,24 @@ def summary(rollout: Rollout) -> dict[str, Any]:
         "experiment": rollout.experiment.key,
         "control": rollout.control,
         "treatment": rollout.treatment,
+        **(
+            {"treatments": list(rollout.arms), "dropped": list(rollout.dropped)}
+            if rollout.is_contest
+            else {}
+        ),
         "state": rollout.state,
         "live": rollout.live,
         "mode": rollout.mode,
         "approval": rollout.approval,
         "version": rollout.version,
-        "weight": 100.0 * share_of(rollout),
+        "weight": round(100.0 * share_of(rollout), 9),
         "stage": rollout.stage.name,
         "stage_index": rollout.stage_index,
         "stages": [
             {
                 "name": stage.name,
                 "mode": stage.mode,
-                "weight": 100.0 * stage.share,
+                "weight": round(100.0 * stage.share, 9),
                 "min_units": stage.min_units,
                 "min_seconds": stage.min_seconds,
             }

@@ -61,6 +61,8 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - one return a kin
     """The answer to an error; of one that nobody raised on purpose, nothing is told."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, OSError):  # a full disk
+        return Problem(503, "the workspace cannot be read or written now", headers=RETRY)
     if not isinstance(error, AbkitError):
         return Problem(500, "the server failed", hint="its log says where")
     if isinstance(error, UnknownExperimentError):

@@ -19,11 +19,12 @@ from starlette.responses import Response
 
 from abkit.server.exchange import body_of, headers_of, respond
 from abkit.server.problems import Problem
-from abkit.server.verdict import share_of, verdict_of
+from abkit.server.verdict import guardrail_e_values, share_of, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from abkit.rollout import Rollout
     from abkit.server.board import Board
     from abkit.server.exchange import Route
 
@@ -34,6 +35,9 @@ HELP = {
     "abkit_evalue_harm": "Largest e-value of a guardrail against not worse.",
     "abkit_evalue_noninf": "Smallest e-value of a guardrail for not worse.",
     "abkit_rollout_share": "Share of units that treatment answers.",
+    "abkit_variant_share": "Share of units, by treatment, where several are compared.",
+    "abkit_variant_evalue_harm": "The same as abkit_evalue_harm, by treatment.",
+    "abkit_variant_evalue_noninf": "The same as abkit_evalue_noninf, by treatment.",
     "abkit_rollout_version": "Version of the rollout's state.",
     "abkit_rollout_state": "1 for the state that the rollout is in.",
     "abkit_exposures_total": "First exposures of units in the store.",
@@ -107,6 +111,8 @@ async def samples(board: Board) -> list[Sample]:
             Sample("abkit_rollout_version", rollout.version, labels),
             Sample("abkit_rollout_state", 1.0, {**labels, "state": rollout.state}),
         ]
+        if rollout.rivals:
+            found += _by_variant(rollout, board.record(rollout.key), labels)
     overview = board.overview
     if overview is not None:
         for (experiment, variant), count in overview.exposures.items():
@@ -120,6 +126,20 @@ async def samples(board: Board) -> list[Sample]:
     found.append(Sample("abkit_store_readable", float(not board.store_error)))
     found.append(Sample("abkit_rollouts_damaged", len(damaged)))
     return found + list(_configuration(board))
+
+
+def _by_variant(
+    rollout: Rollout, record: Mapping[str, Any] | None, labels: Mapping[str, str]
+) -> Iterator[Sample]:
+    """The treatments still in, each with its share and its evidence."""
+    weights = rollout.experiment.weights
+    for arm in rollout.arms:
+        named = {**labels, "variant": arm}
+        share = 0.0 if rollout.experiment.state == "killed" else weights.get(arm, 0.0)
+        harm, noninf = guardrail_e_values(record or {}, arm)
+        yield Sample("abkit_variant_share", share, named)
+        yield Sample("abkit_variant_evalue_harm", harm, named)
+        yield Sample("abkit_variant_evalue_noninf", noninf, named)
 
 
 def _configuration(board: Board) -> Iterator[Sample]:
@@ -229,6 +249,8 @@ def _moment(text: str, now: float) -> float:
 
 
 def _number(value: float) -> str:
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 

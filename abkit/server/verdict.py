@@ -22,6 +22,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from abkit.decision import evidence_on, leading_arm
 from abkit.observation import Observation
 from abkit.rollout import Rollout
 
@@ -55,7 +56,8 @@ class Verdict:
         code: the same as a number: -1 halt, 0 nothing, 1 advance, 2 promote.
         weight: percent of units that treatment answers.
         next_weight: the same after the action that comes next, if it is a good one.
-        evalue_harm: the largest e-value of a guardrail against "not worse"; 1 without evidence.
+        evalue_harm: the largest e-value of a guardrail against "not worse"; 1 without evidence. Of
+            several treatments this and the next are about the one that is ahead.
         evalue_noninf: the smallest e-value of a guardrail for "not worse"; 1 without evidence.
         decision_id: of the record that this rests on; empty where none does.
         reason: why, in words.
@@ -186,7 +188,9 @@ def _said(rollout: Rollout, record: Mapping[str, Any] | None) -> tuple[str, str]
 def _share_in(state: Mapping[str, Any]) -> float:
     """Share of units that treatment answered in the state of a record, in [0, 1]."""
     try:
-        return min(1.0, max(0.0, float(state["allocations"][-1][1].get(state["treatment"], 0.0))))
+        shares = state["allocations"][-1][1]
+        arms = (state["treatment"], *state.get("rivals", ()))
+        return min(1.0, max(0.0, float(sum(shares.get(arm, 0.0) for arm in arms))))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return 0.0
 
@@ -243,12 +247,18 @@ def _made(
 def _evidence(record: Mapping[str, Any] | None) -> dict[str, Any]:
     if record is None:
         return {}
-    rules = [item for item in record.get("evidence", ()) if item.get("role") == "guardrail"]
-    return {
-        "evalue_harm": max((_finite(item.get("e_harm")) for item in rules), default=1.0),
-        "evalue_noninf": min((_finite(item.get("e_promote")) for item in rules), default=1.0),
-        "decision_id": str(record.get("decision_id", "")),
-    }
+    harm, noninf = guardrail_e_values(record, leading_arm(record))
+    decision_id = str(record.get("decision_id", ""))
+    return {"evalue_harm": harm, "evalue_noninf": noninf, "decision_id": decision_id}
+
+
+def guardrail_e_values(record: Mapping[str, Any], arm: str) -> tuple[float, float]:
+    """Of a treatment's guardrails: the largest e-value of harm, the smallest of not worse."""
+    rules = [item for item in evidence_on(record, arm) if item.get("role") == "guardrail"]
+    return (
+        max((_finite(item.get("e_harm")) for item in rules), default=1.0),
+        min((_finite(item.get("e_promote")) for item in rules), default=1.0),
+    )
 
 
 def _is_scarce(record: Mapping[str, Any] | None) -> bool:
@@ -265,6 +275,7 @@ def _is_scarce(record: Mapping[str, Any] | None) -> bool:
     stage = rollout.stage
     units = observation.units(rollout.last_epoch, rollout.treatment)
     units = units if observation.live is None else observation.live
+    units = min((units, *observation.lives.values()))
     if stage.mode == "shadow":
         pairs = [observation.pairs.get(metric) for metric in stage.requires]
         units = min(

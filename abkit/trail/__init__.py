@@ -14,7 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from abkit.trail.files import LOG
+from abkit.errors import StoreError
+from abkit.trail import files
 from abkit.trail.lines import Entry, Head, Keys, parse
 from abkit.trail.state import Change, event_of
 from abkit.trail.verify import Finding, verify
@@ -52,8 +53,8 @@ def entries(
         after: leave out what has this sequence number or a lower one.
     """
     try:
-        content = (Path(workspace) / LOG).read_bytes()
-    except OSError:
+        content = files.whole(Path(workspace))
+    except StoreError:
         return []
     found = [line.entry for line in map(parse, content.split(b"\n")) if line is not None]
     return [

@@ -52,6 +52,26 @@ def opened(workspace: Path) -> Iterator[int]:
         os.close(handle)
 
 
+def whole(workspace: Path) -> bytes:
+    """All of the trail; nothing before its first line.
+
+    Raises:
+        StoreError: what stands in its place is no plain file, or the system refuses.
+    """
+    path = workspace / LOG
+    # Nobody waits for the other end of a pipe that somebody has put there.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StoreError(f"the audit trail {path} is no plain file; move it away")
+            return file.read()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise StoreError(f"cannot read the audit trail {path}: {error.strerror}") from None
+
+
 def tail(handle: int) -> tuple[Line | None, bytes]:
     """The last good line, and what an unfinished write has left behind the last line feed.
 

@@ -62,6 +62,7 @@ def state_of(item: Item | None) -> dict[str, Any] | None:
             "version": item.version,
             "stage": item.stage.name,
             "share": 0.0 if item.experiment.state == "killed" else round(item.last_share, 12),
+            **({"dropped": list(item.dropped)} if item.dropped else {}),
         }
     checksum = sha256_of(item.to_dict())[:16]
     if isinstance(item, Experiment):
@@ -82,10 +83,14 @@ def event_of(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) 
 
     Returns:
         "start", "advance", "hold", "resume", "ready", "bake", "promote", "superseded", "halt",
-        "rolled_back", "back" (ready, and contradicted since) or "gone".
+        "rolled_back", "drop" (one of several treatments), "back" (ready, and contradicted since)
+        or "gone".
     """
     if after is None:
         return "gone"
+    out = len(after.get("dropped", ())) - len((before or {}).get("dropped", ()))
+    if before is not None and out > 0 and after.get("state") not in ("bake", "promoted"):
+        return "drop"
     named = _BY_STATE.get(str(after.get("state")))
     if named is not None:
         return named

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from abkit.errors import ConfigError, StoreError
-from abkit.trail.files import LOG
+from abkit.errors import ConfigError
+from abkit.trail import files
 from abkit.trail.lines import FIRST, Head, Keys, Line, parse
 from abkit.trail.state import kind_of, mark_of, state_of
 
@@ -79,12 +79,7 @@ def verify(
     """
     folder, known = Path(workspace), list(heads)
     found = Keys.find(folder) if keys is None else keys
-    try:
-        content = (folder / LOG).read_bytes()
-    except FileNotFoundError:
-        content = b""
-    except OSError as error:
-        raise StoreError(f"cannot read the audit trail {folder / LOG}: {error.strerror}") from None
+    content = files.whole(folder)
     walk = _Walk(found, unkeyed_allowed, Finding(keyed=bool(found), heads=len(known)))
     *lines, torn = content.split(b"\n")
     for number, raw in enumerate(lines, start=1):

@@ -114,7 +114,7 @@ def header(rollout: Rollout, source: data.Published | None) -> None:
     answering = data.serving().get(rollout.experiment.key)
     now = "" if answering is None else f" Now {words.serving_words(answering)}."
     components.quiet(
-        f"{rollout.treatment} against {rollout.control} in {rollout.experiment.key}; "
+        f"{', '.join(rollout.arms)} against {rollout.control} in {rollout.experiment.key}; "
         f"{words.history(rollout)}.{now}"
     )
 

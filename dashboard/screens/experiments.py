@@ -88,7 +88,7 @@ def card(rollout: Rollout, attention: words.Attention, source: data.Published | 
                     components.badge(words.Badge("!", attention.words, "yellow"))
             st.markdown(components.inert(words.verdict(rollout, records).headline))
             components.quiet(
-                f"{rollout.treatment} against {rollout.control}, stage "
+                f"{', '.join(rollout.arms)} against {rollout.control}, stage "
                 f"{rollout.stage_index + 1} of {len(rollout.stages)}: {rollout.stage.name}",
                 words.history(rollout),
             )
@@ -121,7 +121,7 @@ def table(rest: list[tuple[Rollout, words.Attention]]) -> None:
             {
                 "rollout": f"/experiment?rollout={rollout.key}",
                 "state": words.STATES[rollout.state].text,
-                "treatment": rollout.treatment,
+                "treatment": ", ".join(rollout.arms),
                 "control": rollout.control,
                 "since": words.history(rollout),
                 "reason": rollout.reason,

@@ -29,7 +29,9 @@ SERVING = {name.removeprefix("abkit.") for name in CONTRACTS["serving"]["source_
 NOT_SERVING = {
     "__main__",
     "analysis",
+    "batch",
     "bulk",
+    "check",
     "cli",
     "comoments",
     "compat",
@@ -39,11 +41,15 @@ NOT_SERVING = {
     "forecast",
     "integrations",
     "judge",
+    "plan_file",
+    "planning",
     "plots",
     "sequential",
+    "server",
     "stats",
     "store",
     "terminal",
+    "trust",
 }
 
 

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from abkit.client import Client
 from abkit.controller import Controller
-from abkit.decision import Guardrail, Policy
+from abkit.decision import Guardrail, Objective, Policy
 from abkit.metrics import Metric
 from abkit.rollout import Rollout, Stage
 from abkit.store.reader import StoreReader
@@ -269,3 +269,73 @@ def test_only_new_looks_are_read(workspace: Path, monkeypatch: pytest.MonkeyPatc
     assert tail.at(data.Published(workspace, (1, 1, 1), 0.0)) is first
     assert tail.at(data.Published(workspace, (2, 1, 1), 0.0)) == first
     assert asked == [data.MOST_LOOKS, data.NEWEST_LOOKS]
+
+
+def contest(writer: Any) -> None:
+    """Start a rollout of three treatments."""
+    bought = Metric(key="bought", kind="proportion", missing="exclude")
+    writer.workspace.start(
+        Rollout.plan(
+            "contest",
+            experiment="shop",
+            control="old",
+            treatment="a",
+            rivals=("b", "c"),
+            policy=Policy(
+                guardrails=(Guardrail(metric="error", margin=3.0),),
+                objectives=(Objective(metric="bought"),),
+            ),
+            metrics=(bought,),
+            stages=(
+                Stage(name="30 %", share=0.3, min_units=60),
+                Stage(name="60 %", share=0.6, min_units=200),
+            ),
+            salt="salt-of-contest",
+        )
+    )
+
+
+def serve_contest(writer: Any, errors: dict[str, float], bought: dict[str, float]) -> None:
+    for _ in range(400):
+        unit = f"shopper-{writer._served}"
+        writer._served += 1
+        assigned = writer.client.assign("shop", unit, default="old")
+        writer.client.expose(assigned)
+        for metric, rates in (("error", errors), ("bought", bought)):
+            hit = writer._random.random() < rates[assigned.variant]
+            writer.client.record(unit, metric, hit)
+    writer.controller.tick()
+
+
+def test_several_treatments_are_told_apart_from_start_to_winner(writer: Any) -> None:
+    folder = writer.workspace.path
+    errors, bought = {"old": 0.05, "a": 0.05, "b": 0.4, "c": 0.05}, {"old": 0.2, "a": 0.2}
+    bought |= {"b": 0.5, "c": 0.5}
+    contest(writer)
+    serve_contest(writer, dict.fromkeys(errors, 0.05), bought)
+    shown = text(run("experiment.py", folder, rollout="contest"))
+    assert "a, b, c against old" in shown
+    assert "b: error" in shown
+    assert "a, b, c against old" in text(run("experiments.py", folder))
+    while writer.workspace.rollout("contest").live:
+        serve_contest(writer, errors, bought)
+    app = run("experiment.py", folder, rollout="contest")
+    assert "c: bought" in text(app)
+    app.number_input(key="look").set_value(1).run()
+    assert not app.exception
+    rows = app.dataframe[0].value
+    assert list(rows["variant"]) == ["a", "a", "b", "b", "c", "c"]
+    app.segmented_control(key="metric").set_value("bought").run()
+    assert not app.exception
+    assert not run("experiments.py", folder).exception
+
+
+def test_all_treatments_harmed_are_named(writer: Any) -> None:
+    contest(writer)
+    errors = {"old": 0.05, "a": 0.6, "b": 0.6, "c": 0.6}
+    while writer.workspace.rollout("contest").live:
+        serve_contest(writer, errors, dict.fromkeys(errors, 0.2))
+    assert writer.workspace.rollout("contest").state == "halted"
+    shown = text(run("experiment.py", writer.workspace.path, rollout="contest"))
+    assert "error" in shown
+    assert "halted" in shown

@@ -56,9 +56,9 @@ def analyze(file: Path | str, *more: str, metric: str = "bought") -> list[str]:
         (GOOD, ["--epoch", "place"], ["no column 'place' for the epoch"]),
         (GOOD, ["--method", "chi2"], ["method must be one of pooled_z", "'chi2'"]),
         ("user,arm,bought\n1,a,1\n2,a,0\n", [], ["only 'a'", "second variant"]),
-        ("user,arm,bought\n1,a,1\n2,b,nan\n", [], ["'bought'", "1 rows", "--missing"]),
+        ("user,arm,bought\n1,a,1\n2,b,nan\n", [], ["'bought'", "1 row ", "--missing"]),
         ("user,arm,bought\n1,a,1\n2,b,inf\n", [], ["'bought'", "infinite"]),
-        ("user,arm,bought\n1,a,1\n2,,0\n", [], ["'arm' is empty in 1 rows"]),
+        ("user,arm,bought\n1,a,1\n2,,0\n", [], ["'arm' is empty in 1 row"]),
         ("user,arm,bought\n1,a,x\n2,b,y\n", [], ["'bought'", "not numbers"]),
         ("user,arm,bought\n", [], ["has no rows"]),
         ("", [], ["is empty"]),
@@ -147,7 +147,7 @@ def test_repeated_and_crossing_units_are_reported(
     assert main(analyze(path, "--format", "json")) == 0
     checks = {item["id"]: item for item in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["crossover_units"]["severity"] == "block"
-    assert checks["crossover_units"]["text"].startswith("1 units")
+    assert checks["crossover_units"]["text"].startswith("1 unit in more")
     assert checks["repeated_units"]["text"].startswith("2 units")
 
 

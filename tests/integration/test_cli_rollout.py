@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -196,7 +197,7 @@ def test_replay_takes_every_decision_again(
     assert main(["replay", str(space.path)]) == 0
     assert "ranker-v2: 1 decisions, 0 come out differently" in capsys.readouterr().out
     monkeypatch.setattr("abkit.sequential.canary._HARM_CENTRE", 3.5)
-    monkeypatch.setattr("abkit.judge.SRM_BLOCK", 0.0)
+    monkeypatch.setattr("abkit.judge.place.SRM_BLOCK", 0.0)
     assert main(["replay", str(space.path), "ranker-v2"]) == 1
     assert "look 1: " in capsys.readouterr().out
     assert main(["replay", str(space.path), "nope"]) == 3
@@ -217,3 +218,47 @@ def test_a_drill_of_what_is_over_is_refused(space: Workspace) -> None:
     space.halt("ranker-v2", reason="r", actor="ann")
     with pytest.raises(TransitionError, match="is halted; there is nothing to roll back"):
         drill(space, "ranker-v2")
+
+
+def test_one_damaged_state_file_hides_no_other_rollout(
+    space: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (space.path / "rollouts" / "bad.json").write_text("{")
+    assert main(["rollout", "status", str(space.path)]) == 0
+    found = capsys.readouterr()
+    assert "ranker-v2" in found.out
+    assert "'bad' is not shown" in found.err
+    assert "abkit halt" in found.err
+
+
+def test_after_a_rollback_the_status_tells_that_nobody_has_the_treatment(
+    space: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in ("promote", "rollback"):
+        assert main(["rollout", verb, str(space.path), "ranker-v2"]) == 0
+    capsys.readouterr()
+    assert told(capsys, "status", str(space.path), "ranker-v2")[1]["share"] == 0.0
+    assert main(["rollout", "status", str(space.path), "ranker-v2"]) == 0
+    assert "new has 0 of ranker" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_an_error_and_never_looks_like_a_halt(
+    space: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_names: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "space/rollouts/x")
+
+    monkeypatch.setattr("abkit.workspace.write_atomically", full)
+    assert main(["rollout", "skip", str(space.path), "ranker-v2"]) == 3
+    assert "No space left on device; make room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("margin", [1e-300, 1e300])
+def test_a_margin_at_the_end_of_numbers_is_forecast(
+    tmp_path: Path, margin: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.toml"
+    guardrail = f'[[policy.guardrails]]\nmetric = "error"\nmargin = {margin:.1e}\n'
+    path.write_text(FIVE_LINES + guardrail)
+    assert main(["rollout", "plan", str(path)]) == 0
+    assert "nan" not in capsys.readouterr().out

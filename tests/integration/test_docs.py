@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from abkit.errors import MissingExtraError
-from abkit.rollout import Rollout
+from abkit.plan_file import read_plan
+from abkit.plan_file.schema import schema
+from abkit.plan_file.text import parse
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,11 +38,23 @@ def test_the_example_runs(
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(("where", "code"), blocks("toml"))
-def test_the_plan_is_lawful(where: str, code: str, tmp_path: Path) -> None:
-    path = tmp_path / f"{where}.toml"
+PLANS = [(f"{where}.toml", code) for where, code in blocks("toml")]
+PLANS += [(path.name, path.read_text()) for path in sorted(ROOT.glob("examples/**/*.toml"))]
+PLANS += [
+    (f"{where}.yaml", code) for where, code in blocks("yaml") if "rollout.schema.json" in code
+]
+
+
+@pytest.mark.parametrize(("name", "code"), PLANS)
+def test_the_plan_is_lawful_and_an_editor_agrees(name: str, code: str, tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    path = tmp_path / name
     path.write_text(code)
-    assert Rollout.from_toml(path).state == "draft"
+    try:
+        assert read_plan(path).state == "draft"
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    jsonschema.Draft202012Validator(schema()).validate(parse(code, path))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

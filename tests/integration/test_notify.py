@@ -427,6 +427,135 @@ def test_damaged_files_of_its_own_stop_nothing(workspace: Workspace, receiver: R
     assert receiver.events() == ["start"]
 
 
+def test_messages_lie_in_folders_for_their_owner_alone(
+    workspace: Workspace, receiver: Receiver
+) -> None:
+    receiver.answers = [status(410)]
+    workspace.start(plan())
+    with Hooks(workspace, [webhook(receiver)]) as hooks:
+        hooks.notice()
+    folders = [p for p in (workspace.path / "notify").rglob("*") if p.is_dir()]
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in (workspace.path / "notify", *folders)}
+    assert modes == {0o700}
+
+
+def test_slack_says_what_is_a_dry_run() -> None:
+    text = json.dumps(slack(notice(mode="dry_run")))
+    assert text.count("halt (dry run)") == 2
+    assert "dry run" not in json.dumps(slack(notice()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": 5},
+        {"id": "../../r"},
+        {"id": "r:1:start\r\nX: y"},
+        {"time": "now"},
+        {"share": None},
+        {"version": [1]},
+    ],
+    ids=str,
+)
+def test_a_message_of_another_form_silences_no_other(
+    workspace: Workspace, receiver: Receiver, change: dict[str, Any]
+) -> None:
+    box = workspace.path / "notify" / "outbox" / "ops"
+    box.mkdir(parents=True)
+    data = {"notice": notice().to_dict() | change, "since": 0.0, "attempts": 0, "error": ""}
+    (box / "x.json").write_text(json.dumps(data))
+    (box / "y.json").write_text(json.dumps(data | {"notice": notice().to_dict()}) + " ")
+    (box / "z.json").write_text(json.dumps(data).replace('"attempts": 0', '"attempts": 1e999'))
+    workspace.start(plan())
+    with Hooks(workspace, [webhook(receiver)]) as hooks:
+        hooks.notice()
+        eventually(lambda: len(receiver.got) == 2)
+    assert sorted(receiver.events()) == ["halt", "start"]
+
+
+def test_numbers_beyond_all_bounds_in_files_of_its_own_stop_nothing(
+    workspace: Workspace, receiver: Receiver
+) -> None:
+    folder = workspace.path / "notify"
+    folder.mkdir(parents=True)
+    (folder / "cursor.json").write_text('{"sequence": 1e999, "versions": {}, "advice": {}}')
+    (folder / "ops.status.json").write_text(
+        '{"delivered": 1e999, "given_up": 0, "last_delivered": {}, "last_error": {}}'
+    )
+    workspace.start(plan())
+    with Hooks(workspace, [webhook(receiver)]) as hooks:
+        hooks.notice()
+    assert receiver.events() == ["start"]
+
+
+def test_a_forged_line_silences_no_move(workspace: Workspace, receiver: Receiver) -> None:
+    workspace.start(plan())
+    log = workspace.path / "audit" / "log.jsonl"
+    line = log.read_bytes()
+    with Hooks(workspace, [webhook(receiver)]) as hooks:
+        hooks.notice()
+        log.write_bytes(line + line.replace(b'"version":1', b'"version":"x"'))
+        hooks.notice()
+        workspace.halt("r", reason="worse", actor="ann")
+        hooks.notice()
+        hooks.notice()
+    assert receiver.events() == ["start", "halt"]
+
+
+def test_a_pipe_in_place_of_the_trail_holds_no_hook_up(
+    workspace: Workspace, receiver: Receiver
+) -> None:
+    workspace.start(plan())
+    log = workspace.path / "audit" / "log.jsonl"
+    log.unlink()
+    os.mkfifo(log)
+    with Hooks(workspace, [webhook(receiver)]) as hooks:
+        for _ in range(3):
+            thread = threading.Thread(target=hooks.notice, daemon=True)
+            thread.start()
+            thread.join(30.0)
+            assert not thread.is_alive()
+        eventually(lambda: receiver.events() == ["start"])
+
+
+def test_a_clock_that_is_set_forward_gives_nothing_up(
+    workspace: Workspace, receiver: Receiver
+) -> None:
+    now = [time.time()]
+    receiver.answers = [status(500), status(500)]
+    workspace.start(plan())
+    with Hooks(
+        workspace, [webhook(receiver)], clock=lambda: now[0], first_wait_seconds=0.05
+    ) as hooks:
+        hooks.notice()
+        eventually(lambda: len(receiver.got) >= 1)
+        now[0] += 10 * 86_400
+        eventually(lambda: len(receiver.got) == 3)
+        box = workspace.path / "notify" / "outbox" / "ops"
+        eventually(lambda: read_waiting(box) == {})
+    assert read_status(workspace.path / "notify" / "ops.status.json").given_up == 0
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Service(name="k", experiment="ranker", service="ranker"),
+        Alias(name="m", experiment="ranker", model="m", alias="a", versions={"v1": "1"}),
+    ],
+    ids=["kserve", "mlflow"],
+)
+def test_after_a_clock_was_set_back_the_halt_still_takes_the_place_of_the_advance(
+    target: Any,
+) -> None:
+    advance = notice(id="r:1:advance", event="advance", time=500.0, version=1, share=0.5)
+    halt = notice(time=5.0, version=2)
+    assert target.replaces(advance, halt)
+    assert not target.replaces(halt, advance)
+    first, second = notice(rollout="a", sequence=3, time=9.0), notice(rollout="b", sequence=4)
+    assert target.replaces(first, second)
+    assert not target.replaces(second, first)
+
+
 def test_in_mode_notify_people_are_told_once_what_they_might_do(
     workspace: Workspace, receiver: Receiver
 ) -> None:

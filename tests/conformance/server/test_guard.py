@@ -160,6 +160,9 @@ def test_this_machine_may_act_where_that_was_said_and_browsers_may_not(
             {"Origin": "http://evil.example"},
             {"Host": "evil.example"},
             {"X-Forwarded-For": "10.0.0.1"},
+            {"Forwarded": "for=10.0.0.1"},
+            {"Via": "1.1 proxy"},
+            {"X-Real-IP": "10.0.0.1"},
         ):
             assert served.post(path, asked(1), headers=headers).status_code == 403
         form = served.http.post(

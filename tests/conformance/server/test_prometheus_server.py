@@ -96,3 +96,11 @@ def test_other_expressions_are_bad_data(served: Any, query: str) -> None:
     assert answer.status_code == 400
     assert (answer.json()["status"], answer.json()["errorType"]) == ("error", "bad_data")
     assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("query", "value"), [("vector(1e999)", "+Inf"), ("vector(-1e999)", "-Inf")]
+)
+def test_a_number_beyond_all_bounds_is_infinite(served: Any, query: str, value: str) -> None:
+    answer = served.get("/api/v1/query", params={"query": query})
+    assert (answer.status_code, answer.json()["data"]["result"][0]["value"][1]) == (200, value)

@@ -2,7 +2,7 @@
 
 Exposure is what a stage must meet, and what it takes to notice harm: no test that is wrong with
 probability alpha at most can halt sooner, on average, than after log(1/alpha)/KL events of the
-right kind (Wald); the canary test needs about 1.4 times that. Risk is the number of bad requests
+right kind (Wald); the canary test needs about 1.6 times that. Risk is the number of bad requests
 more than control would have had until then.
 """
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from abkit.rollout import Rollout, Stage
 
-OVER_BOUND: Final = 1.4
-"""Mean requests of the canary test over the bound, as benchmarks/canary.py measures it."""
+OVER_BOUND: Final = 1.6
+"""Mean requests of the canary test over the bound: 1.41 to 1.73 in benchmarks/canary.py."""
 RELATIVE_RISKS: Final = (1.5, 2.0, 5.0, 20.0)
 
 
@@ -126,7 +126,7 @@ def forecast(
         >>> [(stage.name, round(stage.seconds)) for stage in found.stages]
         [('1 %', 10), ('5 %', 8), ('25 %', 4), ('50 %', 4)]
         >>> round(found.stages[0].harms[1].treatment_requests)  # twice as many, at 1 %
-        1691
+        1932
     """
     check_positive("forecast", "requests_per_second", requests_per_second)
     check_fraction("forecast", "base_rate", base_rate)

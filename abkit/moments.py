@@ -36,6 +36,8 @@ def whole(name: str, count: int) -> int:
     try:
         found = operator.index(count)
     except TypeError:
+        if isinstance(count, str):
+            raise
         fraction = float(count)
         if not fraction.is_integer():
             msg = f"{name} must be a whole number, got {count}"

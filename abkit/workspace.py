@@ -308,7 +308,8 @@ class Workspace:
                 raise
             self._check_trail(moved)
             self._write(moved)
-            self._record([(stored, moved)], self._publish(), verb=verb, decision_id=decision_id)
+            snapshot = self._publish() if moved.owns else self._last_snapshot()
+            self._record([(stored, moved)], snapshot, verb=verb, decision_id=decision_id)
         return moved
 
     def halt(self, key: str, *, reason: str, actor: str) -> Rollout:

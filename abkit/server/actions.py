@@ -57,16 +57,8 @@ def routes(board: Board, *, has_tokens: bool, trusts_loopback: bool) -> list[Rou
             raise Problem(404, f"there is no action {word!r}", hint=f"use {', '.join(VERBS)}")
         verb, role = VERBS[word]
         caller = _allowed(request, role, has_tokens=has_tokens, trusts_loopback=trusts_loopback)
-        before = board.rollout(key)
+        board.rollout(key)  # 404 before anything else is said
         asked = _asked(request, caller)
-        if word == "rollback" and not (
-            before.state in ("promoted", "bake", "switched") or before.stage.mode == "switch"
-        ):
-            raise Problem(
-                409,
-                f"rollout {key!r} is {before.state}; there is nothing to roll back",
-                hint="halt takes a canary back",
-            )
         moved = await asyncio.to_thread(board.workspace.act, key, verb, **asked)
         _LOG.warning("rollout %s: %s by %s, now %s", key, word, caller.role.name, moved.state)
         return respond(summary(moved))

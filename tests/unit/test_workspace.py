@@ -675,5 +675,7 @@ def test_a_dry_run_publishes_nothing_and_stands_in_nobodys_way(workspace: Worksp
     assert workspace.followed(dry).stage == dry.stage
     assert [epoch for epoch, _ in workspace.followed(dry).allocations] == [1, 2]
     real = workspace.start(plan("real", "colour", control="a", treatment="b", salt=None))
+    serving = workspace.snapshot()
     workspace.halt("watch", reason="enough", actor="ann")
+    assert workspace.snapshot() == serving
     assert published(workspace)["colour"] == real.experiment

@@ -79,7 +79,6 @@ def test_each_action_needs_its_role(started: Workspace, serve: Callable[..., Any
             assert (found.json()["state"], found.json()["version"]) == (state, number + 1)
         stored = started.rollout("r1")
         assert (stored.stage_index, stored.reason, stored.actor) == (1, "because", "ann")
-        assert act("rollback", OPERATOR, 4).status_code == 409, "a canary is halted"
         assert act("promote", APPROVER, 4).json()["state"] == "promoted"
         with Client(started.path) as client:
             assert client.variant("x", "u") == "new"

@@ -190,7 +190,9 @@ def _tile(rollout: Rollout, record: Record, item: Mapping[str, Any]) -> None:
     guards = item["role"] == "guardrail"
     harm = f"Guardrail, halts on harm: {_of(item, record, 'halt')}" if guards else ""
     must = "Must show" if guards else "Objective, must show"
-    rule = f"{must} {rule_text(rollout, item['metric'])}: {_of(item, record, 'promote')}"
+    rule = (
+        f"{must} {rule_text(rollout, item['metric'], item['role'])}: {_of(item, record, 'promote')}"
+    )
     quiet(*_numbers(rollout, item, scale))
     quiet(harm, rule)
 
@@ -344,7 +346,7 @@ def evidence_rows(rollout: Rollout, record: Record) -> list[dict[str, Any]]:
                 **({"variant": item.get("variant") or record["treatment"]} if several else {}),
                 "metric": item["metric"],
                 "role": item["role"],
-                "must show": rule_text(rollout, item["metric"]),
+                "must show": rule_text(rollout, item["metric"], item["role"]),
                 "treatment": _level(scale, item["mean_treatment"]),
                 "control": _level(scale, item["mean_control"]),
                 "difference": scale.signed(item["difference"]) if known else "",

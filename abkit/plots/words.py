@@ -133,9 +133,15 @@ def standing(evidence: Mapping[str, Any], record: Record) -> Standing:
     return "shown" if evidence["e_promote"] >= record["promote_threshold"] else "open"
 
 
-def rule_text(rollout: Rollout, metric: str) -> str:
-    """What promotion asks of a metric, in words with units: "not worse by 1.0 pp"."""
-    item = policy_item(rollout, metric)
+def rule_text(rollout: Rollout, metric: str, role: str = "") -> str:
+    """What promotion asks of a metric, in words with units: "not worse by 1.0 pp".
+
+    Args:
+        rollout: whose policy watches it.
+        metric: the metric.
+        role: "guardrail" or "objective", for a metric that is both.
+    """
+    item = policy_item(rollout, metric, role)
     scale = Scale(rollout.experiment.metric(metric))
     test = getattr(item, "test", "")
     if test == "canary":
@@ -145,7 +151,7 @@ def rule_text(rollout: Rollout, metric: str) -> str:
         return f"rate below {scale.level(limit)}"
     if getattr(item, "rule", "") == "superior":
         return "better than control"
-    return f"not worse by {scale.size(margin_of(rollout, metric) or 0.0)}"
+    return f"not worse by {scale.size(margin_of(rollout, metric, role) or 0.0)}"
 
 
 def finding(evidence: Mapping[str, Any], record: Record, rollout: Rollout) -> str:
@@ -156,10 +162,11 @@ def finding(evidence: Mapping[str, Any], record: Record, rollout: Rollout) -> st
         record: the decision record, which carries the thresholds.
         rollout: the rollout as it is now.
     """
-    metric, rule = evidence["metric"], rule_text(rollout, evidence["metric"])
+    metric, role = evidence["metric"], evidence["role"]
+    rule = rule_text(rollout, metric, role)
     scale = Scale(rollout.experiment.metric(metric))
     where = standing(evidence, record)
-    limit = getattr(policy_item(rollout, metric), "limit", None)
+    limit = getattr(policy_item(rollout, metric, role), "limit", None)
     if limit is not None:
         mean, allowed = evidence["mean_treatment"], f"{scale.level(limit)} is allowed"
         rate = "no units yet" if mean is None else scale.level(mean)
@@ -182,15 +189,15 @@ def finding(evidence: Mapping[str, Any], record: Record, rollout: Rollout) -> st
     return f"{metric} is {'better' if rule == 'better than control' else rule}: {numbers}"
 
 
-def policy_item(rollout: Rollout, metric: str) -> Guardrail | Objective:
-    """What the policy asks of a metric; a guardrail comes before an objective.
+def policy_item(rollout: Rollout, metric: str, role: str = "") -> Guardrail | Objective:
+    """What the policy asks of a metric; without a role a guardrail comes before an objective.
 
     Raises:
         DataError: the policy does not watch it.
     """
     watched: tuple[Guardrail | Objective, ...] = (
-        *rollout.policy.guardrails,
-        *rollout.policy.objectives,
+        *(rollout.policy.guardrails if role != "objective" else ()),
+        *(rollout.policy.objectives if role != "guardrail" else ()),
     )
     found = next((item for item in watched if item.metric == metric), None)
     if found is None:
@@ -200,9 +207,9 @@ def policy_item(rollout: Rollout, metric: str) -> Guardrail | Objective:
     return found
 
 
-def margin_of(rollout: Rollout, metric: str) -> float | None:
+def margin_of(rollout: Rollout, metric: str, role: str = "") -> float | None:
     """The margin with the sign of "worse"; None where promotion asks for something else."""
-    item = policy_item(rollout, metric)
+    item = policy_item(rollout, metric, role)
     if getattr(item, "test", "difference") != "difference" or not item.margin:
         return None
     worse_is_more = rollout.experiment.metric(metric).direction == "decrease"

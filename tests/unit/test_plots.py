@@ -357,3 +357,29 @@ def test_differences_of_proportions_are_points_with_a_true_minus(value: float, t
 )
 def test_levels_have_three_digits_and_a_unit(mean: float, text: str) -> None:
     assert plots.Scale(Metric(key="m", unit_of_measure="s")).level(mean) == text
+
+
+def test_a_metric_that_is_guardrail_and_objective_says_each_rule() -> None:
+    policy = Policy(
+        guardrails=(Guardrail(metric="ms", test="difference", margin=0.5),),
+        objectives=(Objective(metric="ms"),),
+    )
+    rollout = Rollout.plan(
+        "r",
+        experiment="x",
+        control="old",
+        treatment="new",
+        policy=policy,
+        metrics=(Metric(key="ms", direction="decrease"),),
+    )
+    assert plots.rule_text(rollout, "ms", "guardrail") == "not worse by 0.5"
+    assert plots.rule_text(rollout, "ms", "objective") == "better than control"
+    record = {"halt_threshold": 100.0, "promote_threshold": 20.0}
+    evidence = {"metric": "ms", "e_harm": 1.0, "e_promote": 50.0, "difference": -1.0}
+    evidence |= {"lower": -1.5, "upper": -0.5}
+    found = [
+        plots.finding({**evidence, "role": role}, record, rollout)
+        for role in ("guardrail", "objective")
+    ]
+    assert found[0].startswith("ms is not worse by 0.5: ")
+    assert found[1].startswith("ms is better: ")
